@@ -1,0 +1,299 @@
+//! ask: what the annotations ask for, against the policies: which mode, how many, for which
+//! containers, and whether this pod may.
+
+use super::annotation::{Asked, Entry, Stamp, Value, excerpt};
+use super::plan::{Objection, Reason};
+use super::pod::{ContainerIndex, ContainerList, Spec};
+use super::policy::schema::{Mode, OnInvalid, Requested, ResourceCount};
+use super::policy::select::{Allowed, Subject};
+use super::policy::{Policy, PolicySet};
+use super::request::Request;
+use super::spelling;
+
+/// The annotation by which kubectl knows a pod's primary container
+/// (`kubernetes/kubectl pkg/cmd/util/podcmd`).
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// The service account of a pod that names none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+/// An ask that policy lets through.
+#[derive(Debug, Clone)]
+pub struct Ask<'a> {
+    /// The policy for the device.
+    pub policy: &'a Policy,
+    /// The mode's name.
+    pub mode_name: &'a str,
+    /// The mode.
+    pub mode: &'a Mode,
+    /// How many, for each container.
+    pub count: u32,
+    /// Who gets it, in the order of the pod.
+    pub containers: Vec<ContainerIndex>,
+    /// Whether the pod named the containers, or the primary one was taken.
+    pub containers_named: bool,
+    /// Why the pod may ask.
+    pub allowed: Allowed,
+}
+
+/// An ask, or what is wrong with it.
+#[derive(Debug)]
+pub struct Unmet<'a> {
+    /// The policy that owns the key.
+    pub policy: &'a Policy,
+    /// What is wrong, all of it.
+    pub objections: Vec<Objection>,
+}
+
+impl Unmet<'_> {
+    /// Whether the ask is left out with a warning, or the pod refused.
+    pub fn on_invalid(&self) -> OnInvalid {
+        self.policy.spec().on_invalid
+    }
+}
+
+/// Everything that is needed to judge an ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The pod.
+    pub spec: &'a Spec<'a>,
+    /// The facts.
+    pub request: &'a Request<'a>,
+    /// The policies.
+    pub policies: &'a PolicySet,
+    /// Who asks.
+    pub subject: Subject<'a>,
+}
+
+/// The service account that a pod runs as.
+pub fn service_account<'a>(spec: &'a Spec<'_>) -> &'a str {
+    let named = spec.service_account_name.as_ref().map_or("", |name| name.as_str());
+    if named.is_empty() { DEFAULT_SERVICE_ACCOUNT } else { named }
+}
+
+impl<'a> Asker<'a> {
+    /// Judges every ask of a pod, in the order of the devices' names.
+    pub fn judge(self, asked: &Asked<'a>) -> Vec<Result<Ask<'a>, Unmet<'a>>> {
+        let stamp = asked.stamp.and_then(Stamp::parse);
+        let judged = asked.devices.iter().filter_map(|entry| {
+            let policy = self.policies.find(entry.device)?;
+            Some(self.ask(policy, *entry, asked.containers, stamp.as_ref()))
+        });
+        judged.collect()
+    }
+
+    fn ask(
+        self,
+        policy: &'a Policy,
+        entry: Entry<'a>,
+        shared: Option<&'a str>,
+        stamp: Option<&Stamp>,
+    ) -> Result<Ask<'a>, Unmet<'a>> {
+        let prefix = &self.policies.settings().prefix;
+        let key = format!("{prefix}/{}", entry.device);
+        let value = Value::parse(entry.value);
+        let mut objections = Vec::new();
+
+        let mode = self.mode(policy, &key, value.mode, &mut objections);
+        let count = match (mode, value.count) {
+            (Some((mode_name, mode, _)), count) => {
+                count_of(policy, &key, mode_name, mode, count, &mut objections)
+            }
+            (None, _) => None,
+        };
+        let containers = match (entry.containers, shared) {
+            (Some(names), _) => {
+                self.named_containers(&format!("{key}.containers"), names, &mut objections)
+            }
+            (None, Some(names)) => {
+                self.named_containers(&format!("{prefix}/containers"), names, &mut objections)
+            }
+            (None, None) => self.primary_container(entry.device, stamp, &mut objections),
+        };
+        match (mode, count) {
+            (Some((mode_name, mode, allowed)), Some(count)) if objections.is_empty() => Ok(Ask {
+                policy,
+                mode_name,
+                mode,
+                count,
+                containers,
+                containers_named: entry.containers.or(shared).is_some(),
+                allowed,
+            }),
+            _ => Err(Unmet { policy, objections }),
+        }
+    }
+
+    /// The mode that is named, or the default one, if the subject may ask for it.
+    fn mode(
+        self,
+        policy: &'a Policy,
+        key: &str,
+        named: Option<&str>,
+        objections: &mut Vec<Objection>,
+    ) -> Option<(&'a str, &'a Mode, Allowed)> {
+        let allowed: Vec<&str> = policy.allowed_modes(self.subject).collect();
+        let name = named.unwrap_or(&policy.spec().default_mode);
+        let objection = match policy.mode(name) {
+            // Said first and alone: which modes there are is no business of those who may use none.
+            _ if allowed.is_empty() => Objection::new(
+                Reason::NotAllowed,
+                format!(
+                    "annotation `{key}`: namespace `{}` and service account `{}` may not ask for `{}`; ask whoever keeps the policy `{}` to allow it",
+                    self.subject.namespace.name,
+                    excerpt(self.subject.service_account),
+                    policy.device(),
+                    policy.name()
+                ),
+            ),
+            None => {
+                let valid = allowed.iter().copied().chain(["true", "false"]);
+                let near =
+                    spelling::nearest(name, valid).map(|near| format!("; did you mean `{near}`?"));
+                Objection::new(
+                    Reason::UnknownMode,
+                    format!(
+                        "annotation `{key}`: `{}` is no mode of `{}`; write `true`, `false`, a count, or a mode: {}{}",
+                        excerpt(name),
+                        policy.device(),
+                        spelling::list(allowed.iter().copied()),
+                        near.unwrap_or_default()
+                    ),
+                )
+            }
+            Some((mode_name, mode)) => match policy.allows(self.subject, mode_name, mode) {
+                Some(allowed) => return Some((mode_name, mode, allowed)),
+                None => Objection::new(
+                    Reason::NotAllowed,
+                    format!(
+                        "annotation `{key}`: namespace `{}` and service account `{}` may not use the mode `{mode_name}`; allowed here: {}",
+                        self.subject.namespace.name,
+                        excerpt(self.subject.service_account),
+                        spelling::list(allowed.iter().copied())
+                    ),
+                ),
+            },
+        };
+        objections.push(objection);
+        None
+    }
+
+    /// Containers by name, or `*`, in the order of the pod.
+    fn named_containers(
+        self,
+        key: &str,
+        names: &str,
+        objections: &mut Vec<Objection>,
+    ) -> Vec<ContainerIndex> {
+        let mut wanted = Vec::new();
+        for name in names.split(',').map(str::trim) {
+            let before = wanted.len();
+            wanted.extend(
+                self.spec
+                    .all_containers()
+                    .filter(|(at, container)| {
+                        container.name == name || (name == "*" && at.list == ContainerList::Regular)
+                    })
+                    .map(|(at, _)| at),
+            );
+            if wanted.len() == before {
+                let all: Vec<&str> = self
+                    .spec
+                    .all_containers()
+                    .map(|(_, container)| container.name.as_str())
+                    .collect();
+                let near = spelling::nearest(name, all.iter().copied())
+                    .map(|near| format!("; did you mean `{near}`?"));
+                objections.push(Objection::new(
+                    Reason::UnknownContainer,
+                    format!(
+                        "annotation `{key}`: the pod has no container `{}`; containers: {}, or `*` for every regular one{}",
+                        excerpt(name),
+                        spelling::list(all),
+                        near.unwrap_or_default()
+                    ),
+                ));
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    /// The container that gets a device when none is named: the one that got it in the first round,
+    /// so that a sidecar that another webhook puts in front changes nothing; else kubectl's choice.
+    fn primary_container(
+        self,
+        device: &str,
+        stamp: Option<&Stamp>,
+        objections: &mut Vec<Objection>,
+    ) -> Vec<ContainerIndex> {
+        let by_name = |name: &str| {
+            self.spec
+                .all_containers()
+                .find(|(_, container)| container.name == name)
+                .map(|(at, _)| at)
+        };
+        let stamped = stamp.and_then(|stamp| stamp.containers_of(device)).unwrap_or_default();
+        if let [only] = stamped
+            && let Some(at) = by_name(only)
+        {
+            return vec![at];
+        }
+        let named = self.request.annotation(DEFAULT_CONTAINER).and_then(by_name);
+        let first = (!self.spec.containers.is_empty())
+            .then_some(ContainerIndex { list: ContainerList::Regular, index: 0 });
+        if named.or(first).is_none() {
+            objections.push(Objection::new(
+                Reason::UnknownContainer,
+                "the pod has no containers; `spec.containers` needs at least one".to_owned(),
+            ));
+        }
+        named.or(first).into_iter().collect()
+    }
+}
+
+/// How many of the device, if the policy and the mode let that many be asked for.
+fn count_of(
+    policy: &Policy,
+    key: &str,
+    mode_name: &str,
+    mode: &Mode,
+    written: Option<&str>,
+    objections: &mut Vec<Objection>,
+) -> Option<u32> {
+    let heeds = mode
+        .resources
+        .iter()
+        .any(|resource| resource.count == ResourceCount::Requested(Requested::Requested));
+    let limits = policy.spec().count;
+    let Some(written) = written else {
+        return Some(if heeds { limits.default } else { 1 });
+    };
+    let most = if heeds { limits.max } else { 1 };
+    // Digits only: `parse` alone would take a sign.
+    let digits = !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_digit());
+    let count = if digits { written.parse::<u32>().ok() } else { None };
+    let sentence = match count {
+        Some(count) if (1..=most).contains(&count) => return Some(count),
+        _ if !digits => format!(
+            "annotation `{key}`: `{}` is no count; write a whole number from 1 to {most}",
+            excerpt(written)
+        ),
+        _ if !heeds => format!(
+            "annotation `{key}`: the mode `{mode_name}` gives one device to each container; leave the count `{}` out",
+            excerpt(written)
+        ),
+        _ if written.bytes().all(|byte| byte == b'0') => {
+            format!(
+                "annotation `{key}`: a count of 0 asks for nothing; write `false`, or a count from 1 to {most}"
+            )
+        }
+        _ => format!(
+            "annotation `{key}`: the count {} is more than the policy `{}` lets a pod have; write one from 1 to {most}",
+            excerpt(written),
+            policy.name()
+        ),
+    };
+    objections.push(Objection::new(Reason::InvalidCount, sentence));
+    None
+}

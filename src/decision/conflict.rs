@@ -1,0 +1,321 @@
+//! conflict: what a plan and the pod's own spec say against each other.
+//!
+//! A grant never overwrites what would make the pod another one: those are refused in words. Where
+//! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
+
+use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
+use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, same_path};
+use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
+use super::policy::schema::{Profile, Volume as GrantedVolume};
+use super::quantity::Quantity;
+use super::request::Request;
+use super::settings::KubernetesVersion;
+use super::warning::Warning;
+
+/// Objections and warnings about a plan for a pod.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What refuses the pod.
+    pub objections: Vec<Objection>,
+    /// What is only said.
+    pub warnings: Vec<Warning>,
+}
+
+/// Looks at the pod as the plan would make it.
+pub fn find(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    plan: &Plan<'_>,
+    version: KubernetesVersion,
+) -> Findings {
+    let mut findings = Findings::default();
+    for (at, grants) in &plan.containers {
+        if let Some(container) = spec.container(*at) {
+            let mut check = ContainerCheck { spec, container, at: *at, findings: &mut findings };
+            for grant in grants {
+                check.grant(*grant, grants);
+            }
+        }
+    }
+    for grant in &plan.pod {
+        pod_grant(request, spec, *grant, &mut findings);
+        too_old(*grant, version, &mut findings);
+    }
+    if spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty())
+        && !plan.granted.is_empty()
+    {
+        findings.warn("nodeName is set: the scheduler does not look for a node with the device, and the pod may start without it");
+    }
+    findings
+}
+
+impl Findings {
+    fn refuse(&mut self, sentence: String) {
+        self.objections.push(Objection::new(Reason::Conflict, sentence));
+    }
+
+    fn warn(&mut self, text: impl AsRef<str>) {
+        self.warnings.push(Warning::new(text));
+    }
+}
+
+struct ContainerCheck<'s, 'a> {
+    spec: &'s Spec<'a>,
+    container: &'s Container<'a>,
+    at: ContainerIndex,
+    findings: &'s mut Findings,
+}
+
+impl ContainerCheck<'_, '_> {
+    fn grant(&mut self, grant: ContainerGrant<'_>, all: &[ContainerGrant<'_>]) {
+        let name = self.container.name.clone();
+        let security = &self.container.security_context;
+        match grant {
+            // containerd and CRI-O apply drops last, so that a name in both lists ends up dropped.
+            ContainerGrant::Capability(capability) => {
+                let dropped = security
+                    .capabilities
+                    .drop
+                    .iter()
+                    .find(|dropped| bare(dropped.as_str()) == capability);
+                if let Some(dropped) = dropped {
+                    self.findings.refuse(format!(
+                        "container `{name}` drops the capability `{dropped}` that the device needs, and a drop by name wins over an add; remove it from `securityContext.capabilities.drop` (`ALL` may stay)"
+                    ));
+                }
+            }
+            ContainerGrant::Privileged
+                if security.allow_privilege_escalation == Some(false)
+                    && !all.contains(&ContainerGrant::AllowPrivilegeEscalation(true)) =>
+            {
+                self.findings.refuse(format!(
+                    "container `{name}` sets `allowPrivilegeEscalation: false`, which the API server refuses beside `privileged`; remove it, or ask for another mode"
+                ));
+            }
+            ContainerGrant::AllowPrivilegeEscalation(false) => self.escalation_off(all),
+            ContainerGrant::AllowPrivilegeEscalation(true)
+                if security.allow_privilege_escalation == Some(false) =>
+            {
+                self.findings.warn(format!("container {name}: allowPrivilegeEscalation false becomes true, which the mode needs"));
+            }
+            ContainerGrant::AppArmor(profile) => {
+                let pod = self
+                    .spec
+                    .security_context
+                    .as_ref()
+                    .and_then(|pod| pod.app_armor_profile.as_ref());
+                self.profile("AppArmor", profile, security.app_armor_profile.as_ref().or(pod));
+            }
+            ContainerGrant::Seccomp(profile) => {
+                let pod = self
+                    .spec
+                    .security_context
+                    .as_ref()
+                    .and_then(|pod| pod.seccomp_profile.as_ref());
+                self.profile("seccomp", profile, security.seccomp_profile.as_ref().or(pod));
+            }
+            ContainerGrant::Environment { name: variable, value } => {
+                let own = self.container.env.iter().rfind(|own| own.name == variable);
+                if own.is_some_and(|own| !own.is(value)) {
+                    self.findings.refuse(format!(
+                        "container `{name}` sets the environment variable `{variable}` to something else than the `{value}` that the mode needs; remove it"
+                    ));
+                }
+            }
+            ContainerGrant::NvidiaVoid => {
+                let own = self.container.env.iter().rfind(|own| own.name == NVIDIA_VISIBLE_DEVICES);
+                if own.is_some_and(|own| !own.is("void") && !own.is("none")) {
+                    self.findings.warn(format!("container {name}: {NVIDIA_VISIBLE_DEVICES} becomes void, since it requests no GPU"));
+                }
+            }
+            ContainerGrant::Mount { volume, path } => self.mount(volume, path),
+            ContainerGrant::Claim(_)
+            | ContainerGrant::Resource { .. }
+            | ContainerGrant::Privileged
+            | ContainerGrant::AllowPrivilegeEscalation(true) => {}
+        }
+    }
+
+    /// `allowPrivilegeEscalation: false` where the pod itself makes that invalid
+    /// (`kubernetes pkg/apis/core/validation`, `ValidateSecurityContext`).
+    fn escalation_off(&mut self, all: &[ContainerGrant<'_>]) {
+        let security = &self.container.security_context;
+        let name = &self.container.name;
+        if security.privileged == Some(true) || all.contains(&ContainerGrant::Privileged) {
+            self.findings.refuse(format!(
+                "container `{name}` is privileged, and the mode needs `allowPrivilegeEscalation: false`, which the API server refuses together; remove `privileged`"
+            ));
+        }
+        let replaced = all.contains(&ContainerGrant::Capability("SYS_ADMIN"));
+        if !replaced && security.capabilities.add.iter().any(|added| *added == "CAP_SYS_ADMIN") {
+            self.findings.refuse(format!(
+                "container `{name}` adds `CAP_SYS_ADMIN`, which the API server refuses beside the `allowPrivilegeEscalation: false` of the mode; spell it `SYS_ADMIN`, or remove it"
+            ));
+        }
+    }
+
+    fn profile(&mut self, kind: &str, wanted: &Profile, own: Option<&ProfileField<'_>>) {
+        if let Some(own) = own
+            && !is_profile(own, wanted)
+        {
+            let name = &self.container.name;
+            self.findings.warn(format!(
+                "container {name}: its {kind} profile {} becomes {}, which the mode needs",
+                own.kind,
+                String::from(wanted.clone())
+            ));
+        }
+    }
+
+    /// The privileged hatch: the path may be mounted already, from the same place of the node.
+    fn mount(&mut self, volume: VolumeName<'_>, path: &str) {
+        let VolumeName::OfDevice(_) = volume else {
+            return;
+        };
+        let Some(own) = self
+            .container
+            .volume_mounts
+            .iter()
+            .find(|mount| same_path(mount.mount_path.as_str(), path))
+        else {
+            return;
+        };
+        let source = self.spec.volumes.iter().find(|candidate| candidate.name == own.name.as_str());
+        let is_device = source
+            .and_then(|source| source.host_path.as_ref())
+            .is_some_and(|host_path| same_path(host_path.path.as_str(), path));
+        if !is_device {
+            let list = self.at.list.field();
+            self.findings.refuse(format!(
+                "container `{}` mounts another volume, `{}`, at `{path}` where the device goes; remove that mount from `{list}`",
+                self.container.name, own.name
+            ));
+        }
+    }
+}
+
+fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findings: &mut Findings) {
+    match grant {
+        PodGrant::Volume(volume) => {
+            let own = spec.volumes.iter().find(|own| own.name == volume.name.as_str());
+            if own.is_some_and(|own| !is_empty_dir(own, volume)) {
+                findings.refuse(format!(
+                    "the pod has another volume of the name `{}`, which the mode needs; rename it",
+                    volume.name
+                ));
+            }
+        }
+        PodGrant::HostPathVolume { name, host_path } => {
+            let name = name.to_string();
+            let own = spec.volumes.iter().find(|own| own.name == name.as_str());
+            let is_device = |own: &Volume<'_>| {
+                own.host_path
+                    .as_ref()
+                    .is_some_and(|own| same_path(own.path.as_str(), &host_path.path))
+            };
+            if own.is_some_and(|own| !is_device(own)) {
+                findings.refuse(format!("the pod has another volume of the name `{name}`, which the mode needs; rename it"));
+            }
+        }
+        PodGrant::Claim(claim) => {
+            let own = spec.resource_claims.iter().find(|own| own.name == claim.name.as_str());
+            let template = |own: &super::pod::PodResourceClaim<'_>| {
+                own.resource_claim_template_name
+                    .as_ref()
+                    .is_some_and(|name| *name == claim.resource_claim_template_name.as_str())
+            };
+            if own.is_some_and(|own| !template(own)) {
+                findings.refuse(format!(
+                    "the pod has another claim of the name `{}`, which the mode makes from the template `{}`; rename it",
+                    claim.name, claim.resource_claim_template_name
+                ));
+            }
+        }
+        PodGrant::OwnUserNamespace => own_user_namespace(spec, findings),
+        PodGrant::NodeSelector { key, value } => {
+            if let Some(own) =
+                spec.node_selector.get(key).map(|own| own.as_ref().map_or("", |own| own.as_str()))
+                && own != value
+            {
+                findings.refuse(format!("`spec.nodeSelector` has `{key}: {own}`, and the mode needs `{key}: {value}`; no node has both: remove it, or ask for another mode"));
+            }
+        }
+        PodGrant::Annotation { key, value } => {
+            if request.annotation(key).is_some_and(|own| own != value) {
+                findings.refuse(format!("the annotation `{key}` has another value than the `{value}` that the mode needs; remove it, or ask for another mode"));
+            }
+        }
+        PodGrant::NodeAffinity(_) | PodGrant::RuntimeClass(_) | PodGrant::Toleration(_) => {}
+        PodGrant::SchedulingGate(gate) => {
+            if spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty()) {
+                findings.refuse(format!("`spec.nodeName` is set, and the mode needs the scheduling gate `{gate}`; the API server refuses the two together: remove `nodeName`"));
+            }
+        }
+    }
+}
+
+/// `kubernetes pkg/apis/core/validation`, `validateHostUsers`.
+fn own_user_namespace(spec: &Spec<'_>, findings: &mut Findings) {
+    let hosts = [
+        ("hostNetwork", spec.host_network),
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+    ];
+    for (field, _) in hosts.iter().filter(|(_, value)| *value == Some(true)) {
+        findings.refuse(format!("`spec.{field}: true` cannot be beside the `hostUsers: false` of the mode; remove it, or ask for another mode"));
+    }
+    if spec.host_users == Some(true) {
+        findings.refuse("`spec.hostUsers: true` contradicts the mode, which needs `false`; remove it, or ask for another mode".to_owned());
+    }
+    if let Some((_, container)) =
+        spec.all_containers().find(|(_, container)| !container.volume_devices.is_empty())
+    {
+        findings.refuse(format!("container `{}` has `volumeDevices`, which cannot be beside the `hostUsers: false` of the mode; ask for another mode", container.name));
+    }
+}
+
+/// Fields that an older API server does not know are lost in silence, and the pod would start without
+/// them. The versions are those of each feature's beta (KUBERNETES feature gates,
+/// `kubernetes pkg/features/kube_features.go`).
+fn too_old(grant: PodGrant<'_>, version: KubernetesVersion, findings: &mut Findings) {
+    let (field, minor) = match grant {
+        PodGrant::OwnUserNamespace => ("hostUsers", 30),
+        PodGrant::Claim(_) => ("resourceClaims", 32),
+        PodGrant::SchedulingGate(_) => ("schedulingGates", 27),
+        _ => return,
+    };
+    if version < (KubernetesVersion { minor }) {
+        findings.objections.push(Objection::new(
+            Reason::UnsupportedVersion,
+            format!("the mode needs `spec.{field}`, which Kubernetes serves from 1.{minor}; this cluster is {version}: ask for another mode"),
+        ));
+    }
+}
+
+/// A capability as Kubernetes spells it.
+pub(super) fn bare(capability: &str) -> String {
+    let upper = capability.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").map_or_else(|| upper.clone(), str::to_owned)
+}
+
+/// Whether a profile field says what a mode wants.
+pub(super) fn is_profile(own: &ProfileField<'_>, wanted: &Profile) -> bool {
+    let localhost = own.localhost_profile.as_ref().map_or("", |profile| profile.as_str());
+    match wanted {
+        Profile::Keep => true,
+        Profile::Localhost(profile) => own.kind == "Localhost" && localhost == profile,
+        Profile::RuntimeDefault => own.kind == "RuntimeDefault",
+        Profile::Unconfined => own.kind == "Unconfined",
+    }
+}
+
+/// Whether a volume of the pod is the empty directory that a mode wants.
+fn is_empty_dir(own: &Volume<'_>, wanted: &GrantedVolume) -> bool {
+    let Some(own) = &own.empty_dir else {
+        return false;
+    };
+    let medium = own.medium.as_ref().map_or("", |medium| medium.as_str());
+    let limit = own.size_limit.and_then(|limit| Quantity::parse(limit.get()));
+    let wanted_limit = wanted.empty_dir.size_limit.as_deref().and_then(Quantity::parse);
+    (medium == "Memory") == wanted.empty_dir.medium.is_some() && limit == wanted_limit
+}

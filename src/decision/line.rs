@@ -1,0 +1,346 @@
+//! The line itself: one review, one answer.
+
+use json_patch::PatchOperation;
+
+use super::annotation::{self, Asked};
+use super::answer::Admission;
+use super::ask::{Ask, Asker, Unmet, service_account};
+use super::conflict;
+use super::namespace::Namespace;
+use super::patch::{self, DraftError};
+use super::plan::{self, Objection, Plan, Reason, Refusal, Verdict};
+use super::pod::{Pod, Spec};
+use super::policy::PolicySet;
+use super::policy::schema::{Enforcement, OnInvalid};
+use super::policy::select::Subject;
+use super::request::Request;
+use super::review::Review;
+use super::settings::Settings;
+use super::warning::Warning;
+
+/// The namespace that the cluster itself lives in.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
+/// A review that cannot be decided: HTTP 500, and the operator's `failurePolicy` meanwhile. Never a
+/// refusal, since that would block the pod whatever `failurePolicy` says.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecided {
+    /// A field of the request is not of its type.
+    #[error("`request.{field}` of the review is not what the API server sends: {source}")]
+    NotRequest {
+        /// The field.
+        field: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The object is no pod.
+    #[error("`request.object` is no pod: {0}")]
+    NotPod(#[source] serde_json::Error),
+    /// The object has no spec, or there is no object.
+    #[error("`request.object` is no pod: it has no `spec`")]
+    NoSpec,
+    /// The patch would not apply.
+    #[error("the patch would not apply: {0}")]
+    Patch(#[from] DraftError),
+    /// The namespace of a pod that asks is not known yet.
+    #[error("the namespace `{0}` is not known (yet)")]
+    UnknownNamespace(String),
+}
+
+/// Every step of one decision, for those who want to read it.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// What the annotations ask for; `None` if nothing, or if that was never looked at.
+    pub asked: Option<Asked<'a>>,
+    /// The asks that policy lets through, in the order of the devices' names.
+    pub asks: Vec<Ask<'a>>,
+    /// What was left out with a warning, since the policy says `onInvalid: Warn`.
+    pub ignored: Vec<Objection>,
+    /// What becomes of the pod.
+    pub verdict: Verdict<'a>,
+    /// The patch, empty when nothing changes.
+    pub operations: Vec<PatchOperation>,
+    /// What the person is told.
+    pub warnings: Vec<Warning>,
+}
+
+/// The line: decides a review and answers it.
+pub fn admit(
+    review: &Review<'_>,
+    policies: &PolicySet,
+    namespace: Option<&Namespace>,
+) -> Result<Admission, Undecided> {
+    let request = Request::of(review)?;
+    let pod = pod_of(&request, policies)?;
+    let decision = match &pod {
+        Some(pod) => decide(&request, pod, policies, namespace)?,
+        None => Decision::untouched(unasked(&request)),
+    };
+    Ok(Admission::new(review, &request, decision, policies))
+}
+
+/// The pod of a request that has anything to decide; `None` for all others, which are most.
+pub fn pod_of<'a>(
+    request: &Request<'a>,
+    policies: &PolicySet,
+) -> Result<Option<Pod<'a>>, Undecided> {
+    let asks = request.annotations(&policies.settings().prefix).next().is_some();
+    match request.object {
+        Some(object) if request.creates_pod && asks => {
+            serde_json::from_str(object.get()).map(Some).map_err(Undecided::NotPod)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Why there is nothing to decide.
+pub fn unasked(request: &Request<'_>) -> Reason {
+    if request.creates_pod { Reason::NotAsked } else { Reason::NotPodCreation }
+}
+
+/// Decides a pod that has annotations under the prefix.
+pub fn decide<'a>(
+    request: &'a Request<'a>,
+    pod: &'a Pod<'a>,
+    policies: &'a PolicySet,
+    namespace: Option<&'a Namespace>,
+) -> Result<Decision<'a>, Undecided> {
+    let settings = policies.settings();
+    if let Some(skipped) = skip_by_request(request, settings) {
+        return Ok(skipped);
+    }
+    let spec = pod.spec().ok_or(Undecided::NoSpec)?;
+    let unknown = || Undecided::UnknownNamespace(request.namespace.to_string());
+    let namespace = namespace.ok_or_else(unknown)?;
+    if !namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN) {
+        let label = format!("{}={}", settings.opt_in_label(), Settings::OPTED_IN);
+        let warning =
+            format!("nothing is granted: namespace {} lacks the label {label}", namespace.name);
+        return Ok(Decision::skipped(Reason::NotOptedIn, &warning));
+    }
+    let Some(asked) = annotation::read(request, policies) else {
+        return Ok(Decision::untouched(Reason::NotAsked));
+    };
+
+    let subject = Subject { namespace, service_account: service_account(spec) };
+    let judged = Asker { spec, request, policies, subject }.judge(&asked);
+    let mut sorted = Sorted::default();
+    sorted.unknown_keys(&asked, settings);
+    for ask in judged {
+        sorted.ask(ask);
+    }
+    let Sorted { enforced, shadowed, mut objections, ignored, mut warnings } = sorted;
+
+    let mut plan = Plan::default();
+    if objections.is_empty() {
+        match planned(request, spec, &enforced, policies) {
+            Ok(made) => plan = made,
+            Err(found) => objections = found,
+        }
+    }
+    if let Some(refusal) = Refusal::of(objections) {
+        let reason = refusal.reason();
+        let verdict = Verdict::Refuse(refusal);
+        return Ok(Decision {
+            reason,
+            asked: Some(asked),
+            asks: enforced,
+            ignored,
+            verdict,
+            operations: Vec::new(),
+            warnings,
+        });
+    }
+    if spec.is_windows() && plan.has_security_context() {
+        let warning = "nothing is granted: a Windows pod can have no security context of Linux";
+        return Ok(Decision {
+            asked: Some(asked),
+            ..Decision::skipped(Reason::WindowsPod, warning)
+        });
+    }
+    warnings.extend(shadow_warnings(request, spec, &enforced, &shadowed, policies));
+    warnings.extend(primary_container_warning(spec, &enforced));
+    warnings.append(&mut plan.warnings);
+    if asked.stamp.is_some() && plan.granted.is_empty() {
+        let key = annotation::GRANTED;
+        warnings.push(Warning::new(format!(
+            "annotation {}/{key} is written by devgrant only; removed",
+            settings.prefix
+        )));
+    }
+
+    let object = request.object.ok_or(Undecided::NoSpec)?;
+    let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)?;
+    let reason = if !plan.granted.is_empty() {
+        Reason::Granted
+    } else if !shadowed.is_empty() {
+        Reason::Shadow
+    } else if !ignored.is_empty() {
+        Reason::Ignored
+    } else {
+        Reason::NotAsked
+    };
+    let asks = enforced.into_iter().chain(shadowed).collect();
+    Ok(Decision {
+        reason,
+        asked: Some(asked),
+        asks,
+        ignored,
+        verdict: Verdict::Admit(plan),
+        operations,
+        warnings,
+    })
+}
+
+impl Decision<'_> {
+    /// Nothing to decide, nothing to say.
+    pub fn untouched(reason: Reason) -> Self {
+        Self {
+            reason,
+            asked: None,
+            asks: Vec::new(),
+            ignored: Vec::new(),
+            verdict: Verdict::Admit(Plan::default()),
+            operations: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// A pod that asks and is let through as it is.
+    fn skipped(reason: Reason, warning: &str) -> Self {
+        Self { warnings: vec![Warning::new(warning)], ..Self::untouched(reason) }
+    }
+}
+
+/// A pod that is none of ours, whatever it asks.
+fn skip_by_request<'a>(request: &Request<'_>, settings: &Settings) -> Option<Decision<'a>> {
+    let reason = match request.namespace.as_str() {
+        SYSTEM_NAMESPACE => Reason::SystemNamespace,
+        own if own == settings.own_namespace => Reason::OwnNamespace,
+        _ if request.is_mirror_pod() => {
+            let warning = "a static pod is never touched: ask in the manifest on the node instead";
+            return Some(Decision::skipped(Reason::MirrorPod, warning));
+        }
+        _ => return None,
+    };
+    let warning = format!(
+        "pods in {} are never touched: the annotations under {} do nothing here",
+        request.namespace, settings.prefix
+    );
+    Some(Decision::skipped(reason, &warning))
+}
+
+/// Asks by what becomes of them.
+#[derive(Default)]
+struct Sorted<'a> {
+    enforced: Vec<Ask<'a>>,
+    shadowed: Vec<Ask<'a>>,
+    objections: Vec<Objection>,
+    ignored: Vec<Objection>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Sorted<'a> {
+    fn unknown_keys(&mut self, asked: &Asked<'a>, settings: &Settings) {
+        match settings.on_invalid {
+            OnInvalid::Deny => self.objections.extend(asked.objections.iter().cloned()),
+            OnInvalid::Warn => self.ignore(asked.objections.clone()),
+        }
+    }
+
+    fn ask(&mut self, ask: Result<Ask<'a>, Unmet<'a>>) {
+        let enforcement = |policy: &super::policy::Policy| policy.spec().enforcement;
+        match ask {
+            Ok(ask) if enforcement(ask.policy) == Enforcement::Shadow => self.shadowed.push(ask),
+            Ok(ask) => self.enforced.push(ask),
+            Err(unmet) if enforcement(unmet.policy) == Enforcement::Shadow => {
+                for objection in &unmet.objections {
+                    self.warnings.push(Warning::new(format!(
+                        "shadow: would refuse: {}",
+                        objection.sentence
+                    )));
+                }
+                self.ignored.extend(unmet.objections);
+            }
+            Err(unmet) => match unmet.on_invalid() {
+                OnInvalid::Deny => self.objections.extend(unmet.objections),
+                OnInvalid::Warn => self.ignore(unmet.objections),
+            },
+        }
+    }
+
+    fn ignore(&mut self, objections: Vec<Objection>) {
+        for objection in &objections {
+            self.warnings.push(Warning::new(format!("ignored: {}", objection.sentence)));
+        }
+        self.ignored.extend(objections);
+    }
+}
+
+/// The plan for some asks, with everything that stands against it.
+fn planned<'a>(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    asks: &[Ask<'a>],
+    policies: &PolicySet,
+) -> Result<Plan<'a>, Vec<Objection>> {
+    let mut plan = plan::compose(spec, asks)?;
+    // Nothing of a Windows pod's security context is compared: it can have none.
+    if spec.is_windows() && plan.has_security_context() {
+        return Ok(plan);
+    }
+    let found = conflict::find(request, spec, &plan, policies.settings().kubernetes_version);
+    plan.warnings.extend(found.warnings);
+    if found.objections.is_empty() { Ok(plan) } else { Err(found.objections) }
+}
+
+/// What the policies in shadow would have done, beside those that are enforced.
+fn shadow_warnings(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    enforced: &[Ask<'_>],
+    shadowed: &[Ask<'_>],
+    policies: &PolicySet,
+) -> Vec<Warning> {
+    if shadowed.is_empty() {
+        return Vec::new();
+    }
+    let all: Vec<Ask<'_>> = enforced.iter().chain(shadowed).cloned().collect();
+    match planned(request, spec, &all, policies) {
+        Ok(_) => shadowed
+            .iter()
+            .map(|ask| {
+                let names = container_names(spec, ask);
+                Warning::new(format!(
+                    "shadow: would grant {} ({}) to container {names}",
+                    ask.policy.device(),
+                    ask.mode_name
+                ))
+            })
+            .collect(),
+        Err(objections) => objections
+            .iter()
+            .map(|objection| Warning::new(format!("shadow: would refuse: {}", objection.sentence)))
+            .collect(),
+    }
+}
+
+/// Which container got what, where the pod left it to a rule.
+fn primary_container_warning(spec: &Spec<'_>, asks: &[Ask<'_>]) -> Option<Warning> {
+    let unnamed: Vec<&Ask<'_>> = asks.iter().filter(|ask| !ask.containers_named).collect();
+    let first = unnamed.first().filter(|_| spec.containers.len() > 1)?;
+    let devices: Vec<&str> = unnamed.iter().map(|ask| ask.policy.device()).collect();
+    let names = container_names(spec, first);
+    Some(Warning::new(format!(
+        "no container is named: {} goes to {names}, the primary one of {}",
+        devices.join(", "),
+        spec.containers.len()
+    )))
+}
+
+fn container_names(spec: &Spec<'_>, ask: &Ask<'_>) -> String {
+    let names = ask.containers.iter().filter_map(|at| spec.container(*at));
+    names.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
+}

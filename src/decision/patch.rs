@@ -1,0 +1,66 @@
+//! patch: a plan as JSON Patch operations, each applied as it is recorded.
+//!
+//! What is there already is left as it is, so that deciding the patched pod again records nothing:
+//! the API server may call us twice (`reinvocationPolicy: IfNeeded`).
+
+mod container;
+pub mod draft;
+mod pod;
+
+use json_patch::PatchOperation;
+use serde_json::value::RawValue;
+
+pub use draft::{Draft, DraftError, Path};
+
+use super::annotation::{GRANTED, Stamp};
+use super::plan::Plan;
+use super::pod::Spec;
+use super::request::Request;
+use super::settings::Settings;
+
+/// Renders a plan for a pod. The operations are empty when nothing changes.
+pub fn render(
+    object: &RawValue,
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    plan: &Plan<'_>,
+    digest: &str,
+    settings: &Settings,
+) -> Result<Vec<PatchOperation>, DraftError> {
+    let mut draft = Draft::new(object);
+    for (at, grants) in &plan.containers {
+        if let Some(container) = spec.container(*at) {
+            let mut target = container::Target::new(
+                &mut draft,
+                request,
+                container,
+                *at,
+                settings.kubernetes_version,
+            );
+            for grant in grants {
+                target.apply(*grant)?;
+            }
+        }
+    }
+    pod::apply(&mut draft, request, spec, plan)?;
+    stamp(&mut draft, request, plan.stamp(digest).as_ref(), settings)?;
+    Ok(draft.into_operations())
+}
+
+/// Writes the true stamp, or takes a forged one away.
+pub fn stamp(
+    draft: &mut Draft<'_>,
+    request: &Request<'_>,
+    stamp: Option<&Stamp>,
+    settings: &Settings,
+) -> Result<(), DraftError> {
+    let key = format!("{}/{GRANTED}", settings.prefix);
+    let own = request.annotation(&key);
+    let path = Path::of(&["metadata", "annotations"]).key(key.as_str());
+    match (stamp.map(Stamp::to_text), own) {
+        (Some(stamp), Some(own)) if own == stamp => Ok(()),
+        (Some(stamp), _) => draft.set(&path, stamp.into()),
+        (None, Some(_)) => draft.remove(&path),
+        (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,444 @@
+//! The pod under change: every operation is applied as it is recorded.
+//!
+//! A patch that does not apply fails the whole request, even under `failurePolicy: Ignore`
+//! (`kubernetes/apiserver pkg/admission/plugin/webhook/mutating/dispatcher.go`). So an operation that
+//! cannot be applied here is never sent. Only what an operation touches is opened; the rest stays the
+//! text that the API server sent.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
+use jsonptr::{PointerBuf, Token};
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// A JSON document and the operations that made it what it is.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    root: Node<'a>,
+    operations: Vec<PatchOperation>,
+}
+
+/// An operation that would not apply, or a document that is not what it should be: ours to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    /// A value on the way is neither an object nor a list.
+    #[error("`{0}` is neither an object nor a list")]
+    NotContainer(String),
+    /// Something is not where an operation needs it.
+    #[error("`{0}` is missing")]
+    Missing(String),
+    /// A part of the document that was opened is not readable.
+    #[error("`{path}` cannot be read: {source}")]
+    Unreadable {
+        /// Where.
+        path: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// The way to a value, in typed steps: escaping is left to the pointer that is made of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Path<'p>(Vec<Step<'p>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step<'p> {
+    Key(Cow<'p, str>),
+    Index(usize),
+    /// Behind the last item of a list.
+    End,
+}
+
+impl<'p> Path<'p> {
+    /// The path of the keys given.
+    pub fn of(keys: &[&'p str]) -> Self {
+        Self(keys.iter().map(|key| Step::Key(Cow::Borrowed(*key))).collect())
+    }
+
+    /// The value of a key of this.
+    #[must_use]
+    pub fn key(&self, key: impl Into<Cow<'p, str>>) -> Self {
+        self.with(Step::Key(key.into()))
+    }
+
+    /// An item of this.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        self.with(Step::Index(index))
+    }
+
+    fn with(&self, step: Step<'p>) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(step);
+        Self(steps)
+    }
+
+    fn pointer(&self) -> PointerBuf {
+        PointerBuf::from_tokens(self.0.iter().map(|step| match step {
+            Step::Key(key) => Token::new(key.as_ref()),
+            Step::Index(index) => Token::from(*index),
+            Step::End => Token::new("-"),
+        }))
+    }
+}
+
+#[derive(Debug)]
+enum Node<'a> {
+    /// Not opened: the text as it came.
+    Raw(&'a RawValue),
+    Object(Vec<(String, Self)>),
+    List(Vec<Self>),
+    /// Written by an operation.
+    New(Value),
+}
+
+impl<'a> Draft<'a> {
+    /// A draft of a document as it came.
+    pub fn new(document: &'a RawValue) -> Self {
+        Self { root: Node::Raw(document), operations: Vec::new() }
+    }
+
+    /// The operations so far.
+    pub fn into_operations(self) -> Vec<PatchOperation> {
+        self.operations
+    }
+
+    /// The document as it is now.
+    pub fn to_json(&self) -> String {
+        let mut text = String::new();
+        self.root.write(&mut text);
+        text
+    }
+
+    /// Gives a value to a key, and to every parent that is missing or `null`. Records one `add`, or a
+    /// `replace` if the key has a value.
+    pub fn set(&mut self, path: &Path<'_>, value: Value) -> Result<(), DraftError> {
+        let mut node = &mut self.root;
+        for (depth, step) in path.0.iter().enumerate() {
+            let is_last = depth + 1 == path.0.len();
+            match node.open(path, depth)?.child(step) {
+                Some(child) if !child.is_null() => {
+                    node = child;
+                    if is_last {
+                        self.operations.push(PatchOperation::Replace(ReplaceOperation {
+                            path: path.pointer(),
+                            value: value.clone(),
+                        }));
+                        *node = Node::New(value);
+                        return Ok(());
+                    }
+                }
+                _ => {
+                    let value = wrap(path.0.get(depth + 1..).unwrap_or_default(), value)
+                        .ok_or_else(|| DraftError::Missing(describe(path)))?;
+                    let at = Path(path.0.get(..=depth).unwrap_or_default().to_vec());
+                    self.insert(&at, value.clone())?;
+                    self.operations
+                        .push(PatchOperation::Add(AddOperation { path: at.pointer(), value }));
+                    return Ok(());
+                }
+            }
+        }
+        Err(DraftError::Missing(describe(path)))
+    }
+
+    /// Adds an item at the end of a list, which is made if it is missing or `null`.
+    pub fn append(&mut self, list: &Path<'_>, item: Value) -> Result<(), DraftError> {
+        match self.node(list)? {
+            Some(Node::List(items)) => {
+                items.push(Node::New(item.clone()));
+                let at = list.with(Step::End);
+                self.operations
+                    .push(PatchOperation::Add(AddOperation { path: at.pointer(), value: item }));
+                Ok(())
+            }
+            Some(_) => Err(DraftError::NotContainer(describe(list))),
+            None => self.set(list, Value::Array(vec![item])),
+        }
+    }
+
+    /// Takes away a key that is there.
+    pub fn remove(&mut self, path: &Path<'_>) -> Result<(), DraftError> {
+        let missing = || DraftError::Missing(describe(path));
+        let (Some(Step::Key(key)), parent) =
+            (path.0.last(), path.0.split_last().map(|(_, parent)| parent))
+        else {
+            return Err(missing());
+        };
+        let parent = Path(parent.unwrap_or_default().to_vec());
+        let Some(Node::Object(entries)) = self.node(&parent)? else {
+            return Err(missing());
+        };
+        let position = entries.iter().position(|(name, _)| name == key).ok_or_else(missing)?;
+        entries.remove(position);
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path: path.pointer() }));
+        Ok(())
+    }
+
+    /// Opens the value at a path; `None` if it, or a parent, is missing or `null`.
+    fn node(&mut self, path: &Path<'_>) -> Result<Option<&mut Node<'a>>, DraftError> {
+        let mut node = &mut self.root;
+        for (depth, step) in path.0.iter().enumerate() {
+            match node.open(path, depth)?.child(step) {
+                Some(child) if !child.is_null() => node = child,
+                _ => return Ok(None),
+            }
+        }
+        node.open(path, path.0.len())?;
+        Ok(Some(node))
+    }
+
+    /// Puts a value at a key of an object that is there.
+    fn insert(&mut self, path: &Path<'_>, value: Value) -> Result<(), DraftError> {
+        let missing = || DraftError::Missing(describe(path));
+        let (last, parent) = path.0.split_last().ok_or_else(missing)?;
+        let parent = Path(parent.to_vec());
+        match (self.node(&parent)?, last) {
+            (Some(Node::Object(entries)), Step::Key(key)) => {
+                match entries.iter_mut().find(|(name, _)| name == key) {
+                    Some((_, node)) => *node = Node::New(value),
+                    None => entries.push((key.clone().into_owned(), Node::New(value))),
+                }
+                Ok(())
+            }
+            _ => Err(missing()),
+        }
+    }
+}
+
+impl<'a> Node<'a> {
+    fn is_null(&self) -> bool {
+        match self {
+            Self::Raw(raw) => raw.get() == "null",
+            Self::New(value) => value.is_null(),
+            Self::Object(_) | Self::List(_) => false,
+        }
+    }
+
+    /// Makes the children of this reachable.
+    fn open(&mut self, path: &Path<'_>, depth: usize) -> Result<&mut Self, DraftError> {
+        let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
+        let unreadable = |source| DraftError::Unreadable { path: here(), source };
+        match self {
+            Self::Raw(raw) => {
+                let text = raw.get();
+                *self = match text.as_bytes().first() {
+                    Some(b'{') => {
+                        let Entries(entries) = serde_json::from_str(text).map_err(unreadable)?;
+                        Self::Object(
+                            entries.into_iter().map(|(key, raw)| (key, Self::Raw(raw))).collect(),
+                        )
+                    }
+                    Some(b'[') => {
+                        let items: Vec<&'a RawValue> =
+                            serde_json::from_str(text).map_err(unreadable)?;
+                        Self::List(items.into_iter().map(Self::Raw).collect())
+                    }
+                    _ => return Err(DraftError::NotContainer(here())),
+                };
+            }
+            Self::New(Value::Object(map)) => {
+                let map = std::mem::take(map);
+                *self = Self::Object(
+                    map.into_iter().map(|(key, value)| (key, Self::New(value))).collect(),
+                );
+            }
+            Self::New(Value::Array(items)) => {
+                let items = std::mem::take(items);
+                *self = Self::List(items.into_iter().map(Self::New).collect());
+            }
+            Self::New(_) => return Err(DraftError::NotContainer(here())),
+            Self::Object(_) | Self::List(_) => {}
+        }
+        Ok(self)
+    }
+
+    fn child(&mut self, step: &Step<'_>) -> Option<&mut Self> {
+        match (self, step) {
+            (Self::Object(entries), Step::Key(key)) => {
+                entries.iter_mut().find(|(name, _)| name == key).map(|(_, node)| node)
+            }
+            (Self::List(items), Step::Index(index)) => items.get_mut(*index),
+            _ => None,
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        match self {
+            Self::Raw(raw) => text.push_str(raw.get()),
+            Self::New(value) => {
+                // Writing to a String does not fail.
+                let _ = write!(text, "{value}");
+            }
+            Self::Object(entries) => {
+                text.push('{');
+                for (index, (key, node)) in entries.iter().enumerate() {
+                    if index > 0 {
+                        text.push(',');
+                    }
+                    let _ = write!(text, "{}:", Value::from(key.as_str()));
+                    node.write(text);
+                }
+                text.push('}');
+            }
+            Self::List(items) => {
+                text.push('[');
+                for (index, node) in items.iter().enumerate() {
+                    if index > 0 {
+                        text.push(',');
+                    }
+                    node.write(text);
+                }
+                text.push(']');
+            }
+        }
+    }
+}
+
+/// An object's entries in their order. A key that stands twice is refused: which of the two an
+/// operation would hit depends on who applies it.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry::<String, &'de RawValue>()? {
+                    entries.push(entry);
+                }
+                let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+                keys.sort_unstable();
+                if let Some([key, _]) = keys.array_windows().find(|[one, other]| one == other) {
+                    return Err(serde::de::Error::custom(format_args!(
+                        "the key `{key}` stands twice"
+                    )));
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+/// A value inside of the objects that the keys make; `None` if the keys are not all keys.
+fn wrap(keys: &[Step<'_>], value: Value) -> Option<Value> {
+    keys.iter().rev().try_fold(value, |value, step| match step {
+        Step::Key(key) => {
+            let mut map = serde_json::Map::with_capacity(1);
+            map.insert(key.clone().into_owned(), value);
+            Some(Value::Object(map))
+        }
+        Step::Index(_) | Step::End => None,
+    })
+}
+
+fn describe(path: &Path<'_>) -> String {
+    path.pointer().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Runs `change` and holds what every draft promises: the operations, applied by another library
+    /// to the original, give the draft.
+    #[track_caller]
+    fn check(
+        before: &str,
+        after: &Value,
+        operations: &Value,
+        change: impl Fn(&mut Draft<'_>) -> Result<(), DraftError>,
+    ) {
+        let raw: &RawValue = serde_json::from_str(before).unwrap();
+        let mut draft = Draft::new(raw);
+        change(&mut draft).unwrap();
+        assert_eq!(&serde_json::from_str::<Value>(&draft.to_json()).unwrap(), after);
+        let recorded = draft.into_operations();
+        assert_eq!(&serde_json::to_value(&recorded).unwrap(), operations);
+        let mut document: Value = serde_json::from_str(before).unwrap();
+        json_patch::patch(&mut document, &recorded).unwrap();
+        assert_eq!(&document, after);
+    }
+
+    #[test]
+    fn missing_and_null_parents_are_made_once() {
+        for before in [r#"{"a":{}}"#, r#"{"a":{"b":null}}"#] {
+            check(
+                before,
+                &json!({"a": {"b": {"c~/d": "1", "e": ["x"]}}}),
+                &json!([
+                    {"op": "add", "path": "/a/b", "value": {"c~/d": "1"}},
+                    {"op": "add", "path": "/a/b/e", "value": ["x"]},
+                ]),
+                |draft| {
+                    draft.set(&Path::of(&["a", "b", "c~/d"]), "1".into())?;
+                    draft.append(&Path::of(&["a", "b", "e"]), "x".into())
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_escaped_and_values_replaced() {
+        check(
+            r#"{"list":[{"a/b":"1","keep":1e2}]}"#,
+            &json!({"list": [{"a/b": "2", "keep": 1e2}, "end"]}),
+            &json!([
+                {"op": "replace", "path": "/list/0/a~1b", "value": "2"},
+                {"op": "add", "path": "/list/-", "value": "end"},
+            ]),
+            |draft| {
+                draft.set(&Path::of(&["list"]).index(0).key("a/b"), "2".into())?;
+                draft.append(&Path::of(&["list"]), "end".into())
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_there_can_be_removed() {
+        check(
+            r#"{"a":{"x":1,"y":2}}"#,
+            &json!({"a": {"y": 2}}),
+            &json!([{"op": "remove", "path": "/a/x"}]),
+            |draft| draft.remove(&Path::of(&["a", "x"])),
+        );
+    }
+
+    #[test]
+    fn what_would_not_apply_is_an_error() {
+        let raw: &RawValue =
+            serde_json::from_str(r#"{"a":"text","list":[],"b":{"x":1,"x":2}}"#).unwrap();
+        let mut draft = Draft::new(raw);
+        assert!(draft.remove(&Path::of(&["none"])).is_err());
+        assert!(draft.set(&Path::of(&["a", "b"]), 1.into()).is_err());
+        assert!(draft.set(&Path::of(&["list"]).index(0).key("x"), 1.into()).is_err());
+        assert!(draft.append(&Path::of(&["b", "x"]), 1.into()).is_err());
+        assert!(draft.append(&Path::of(&["a"]), 1.into()).is_err());
+        assert!(draft.into_operations().is_empty());
+    }
+
+    #[test]
+    fn untouched_text_stays_as_it_came() {
+        let raw: &RawValue =
+            serde_json::from_str(r#"{"n": 1.0e+2, "s":"\u00e4",  "t":{ "x":null}}"#).unwrap();
+        let mut draft = Draft::new(raw);
+        draft.set(&Path::of(&["new"]), 1.into()).unwrap();
+        assert_eq!(draft.to_json(), r#"{"n":1.0e+2,"s":"\u00e4","t":{ "x":null},"new":1}"#);
+    }
+}

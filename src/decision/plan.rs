@@ -1,0 +1,164 @@
+//! plan: the verdict, and what it consists of.
+//!
+//! Grants compose before they are rendered: what one device needs is judged in the pod as it will be
+//! with all of them, so that neither the order of annotations nor that of policies changes anything.
+
+pub mod accelerator;
+mod compose;
+pub mod refusal;
+
+pub use compose::compose;
+pub(super) use compose::same_path;
+pub use refusal::{Objection, Reason, Refusal};
+
+use super::annotation::{Stamp, StampedGrant};
+use super::pod::ContainerIndex;
+use super::policy::schema::{
+    HostPath, NodeRequirement, Profile, ResourceClaim, Toleration, Volume,
+};
+use super::warning::Warning;
+
+/// What becomes of the pod.
+#[derive(Debug)]
+pub enum Verdict<'p> {
+    /// It is created, with these grants, possibly none.
+    Admit(Plan<'p>),
+    /// It is not created, whatever `failurePolicy` says.
+    Refuse(Refusal),
+}
+
+/// The grants of one pod, in rendering order.
+#[derive(Debug, Default)]
+pub struct Plan<'p> {
+    /// Grants to containers, in the order of the pod.
+    pub containers: Vec<(ContainerIndex, Vec<ContainerGrant<'p>>)>,
+    /// Grants to the pod.
+    pub pod: Vec<PodGrant<'p>>,
+    /// What is granted, for the stamp.
+    pub granted: Vec<StampedGrant>,
+    /// What the person is told.
+    pub warnings: Vec<Warning>,
+}
+
+impl Plan<'_> {
+    /// The stamp of this plan; `None` if nothing is granted.
+    pub fn stamp(&self, digest: &str) -> Option<Stamp> {
+        (!self.granted.is_empty())
+            .then(|| Stamp { policy_digest: digest.to_owned(), grants: self.granted.clone() })
+    }
+
+    /// Whether any grant is of the kind that a Windows pod may not have
+    /// (`kubernetes pkg/apis/core/validation`, `validateWindows`).
+    pub fn has_security_context(&self) -> bool {
+        let of_container = |grant: &ContainerGrant<'_>| {
+            matches!(
+                grant,
+                ContainerGrant::AllowPrivilegeEscalation(_)
+                    | ContainerGrant::AppArmor(_)
+                    | ContainerGrant::Capability(_)
+                    | ContainerGrant::Privileged
+                    | ContainerGrant::Seccomp(_)
+            )
+        };
+        self.containers.iter().any(|(_, grants)| grants.iter().any(of_container))
+            || self.pod.contains(&PodGrant::OwnUserNamespace)
+    }
+}
+
+/// One thing for one container. Knows no JSON: `patch` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerGrant<'p> {
+    /// An amount of an extended resource.
+    Resource {
+        /// Its name.
+        name: &'p str,
+        /// At least this many.
+        count: u32,
+    },
+    /// A reference to a claim of the pod.
+    Claim(&'p ResourceClaim),
+    /// A capability, without `CAP_`.
+    Capability(&'p str),
+    /// `privileged: true`.
+    Privileged,
+    /// `allowPrivilegeEscalation`.
+    AllowPrivilegeEscalation(bool),
+    /// The AppArmor profile.
+    AppArmor(&'p Profile),
+    /// The seccomp profile.
+    Seccomp(&'p Profile),
+    /// An environment variable.
+    Environment {
+        /// Its name.
+        name: &'p str,
+        /// Its value.
+        value: &'p str,
+    },
+    /// `NVIDIA_VISIBLE_DEVICES=void`, unless the container says `none` itself.
+    NvidiaVoid,
+    /// A mount of a volume that the pod is granted.
+    Mount {
+        /// The volume.
+        volume: VolumeName<'p>,
+        /// Where.
+        path: &'p str,
+    },
+}
+
+/// The name of a granted volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeName<'p> {
+    /// As the policy names it.
+    Given(&'p str),
+    /// `devgrant-<device>`, for the node's device of the privileged hatch.
+    OfDevice(&'p str),
+}
+
+impl std::fmt::Display for VolumeName<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given(name) => formatter.write_str(name),
+            Self::OfDevice(device) => write!(formatter, "devgrant-{device}"),
+        }
+    }
+}
+
+/// One thing for the pod. Knows no JSON: `patch` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodGrant<'p> {
+    /// An empty directory.
+    Volume(&'p Volume),
+    /// A device of the node, for the privileged hatch.
+    HostPathVolume {
+        /// The volume's name.
+        name: VolumeName<'p>,
+        /// The device.
+        host_path: &'p HostPath,
+    },
+    /// A claim from a template.
+    Claim(&'p ResourceClaim),
+    /// `hostUsers: false`.
+    OwnUserNamespace,
+    /// The RuntimeClass.
+    RuntimeClass(&'p str),
+    /// A node label.
+    NodeSelector {
+        /// Its key.
+        key: &'p str,
+        /// Its value.
+        value: &'p str,
+    },
+    /// A requirement on the node, in every required term.
+    NodeAffinity(&'p NodeRequirement),
+    /// A toleration.
+    Toleration(&'p Toleration),
+    /// An annotation.
+    Annotation {
+        /// Its key.
+        key: &'p str,
+        /// Its value.
+        value: &'p str,
+    },
+    /// A scheduling gate.
+    SchedulingGate(&'p str),
+}

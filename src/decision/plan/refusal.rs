@@ -1,0 +1,155 @@
+//! Why a pod is admitted or refused: a reason from a fixed set, and a sentence for the person.
+
+use std::fmt::Write as _;
+
+/// Why, from a fixed set: a metric label and an audit annotation, never a pod's own text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Devices are granted.
+    Granted,
+    /// The pod has no annotation under the prefix, or says `"false"`.
+    NotAsked,
+    /// Every ask is for a policy that is in shadow.
+    Shadow,
+    /// Every ask was wrong, and the policies say `onInvalid: Warn`.
+    Ignored,
+    /// Not the creation of a pod.
+    NotPodCreation,
+    /// `kube-system`.
+    SystemNamespace,
+    /// Devgrant's own namespace.
+    OwnNamespace,
+    /// The namespace does not carry the opt-in label.
+    NotOptedIn,
+    /// A kubelet's mirror of a static pod.
+    MirrorPod,
+    /// A Windows pod, which can have no security context of Linux.
+    WindowsPod,
+    /// A key under the prefix that means nothing.
+    UnknownKey,
+    /// A mode that the device does not have.
+    UnknownMode,
+    /// A count that is none, or out of range.
+    InvalidCount,
+    /// A container that the pod does not have.
+    UnknownContainer,
+    /// The namespace or service account may not ask for this.
+    NotAllowed,
+    /// The pod, or another ask, says something else where the grant needs its say.
+    Conflict,
+    /// The cluster's version does not know a field that the grant needs.
+    UnsupportedVersion,
+}
+
+impl Reason {
+    /// All reasons, in the order of their declaration.
+    pub const ALL: [Self; 17] = [
+        Self::Granted,
+        Self::NotAsked,
+        Self::Shadow,
+        Self::Ignored,
+        Self::NotPodCreation,
+        Self::SystemNamespace,
+        Self::OwnNamespace,
+        Self::NotOptedIn,
+        Self::MirrorPod,
+        Self::WindowsPod,
+        Self::UnknownKey,
+        Self::UnknownMode,
+        Self::InvalidCount,
+        Self::UnknownContainer,
+        Self::NotAllowed,
+        Self::Conflict,
+        Self::UnsupportedVersion,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "Granted",
+            Self::NotAsked => "NotAsked",
+            Self::Shadow => "Shadow",
+            Self::Ignored => "Ignored",
+            Self::NotPodCreation => "NotPodCreation",
+            Self::SystemNamespace => "SystemNamespace",
+            Self::OwnNamespace => "OwnNamespace",
+            Self::NotOptedIn => "NotOptedIn",
+            Self::MirrorPod => "MirrorPod",
+            Self::WindowsPod => "WindowsPod",
+            Self::UnknownKey => "UnknownKey",
+            Self::UnknownMode => "UnknownMode",
+            Self::InvalidCount => "InvalidCount",
+            Self::UnknownContainer => "UnknownContainer",
+            Self::NotAllowed => "NotAllowed",
+            Self::Conflict => "Conflict",
+            Self::UnsupportedVersion => "UnsupportedVersion",
+        }
+    }
+}
+
+/// One thing that stands in the way of what a pod asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// Why.
+    pub reason: Reason,
+    /// The sentence: what is wrong, where, and what to write instead.
+    pub sentence: String,
+}
+
+impl Objection {
+    /// An objection.
+    pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
+        Self { reason, sentence: sentence.into() }
+    }
+}
+
+/// Why a pod is refused: at least one objection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    first: Objection,
+    others: Vec<Objection>,
+}
+
+impl Refusal {
+    /// The most objections that one answer spells out.
+    const MOST: usize = 20;
+
+    /// A refusal for these objections; `None` if there are none. One that is made twice is said once.
+    pub fn of(objections: Vec<Objection>) -> Option<Self> {
+        let mut distinct: Vec<Objection> = Vec::with_capacity(objections.len());
+        for objection in objections {
+            if !distinct.contains(&objection) {
+                distinct.push(objection);
+            }
+        }
+        let mut distinct = distinct.into_iter();
+        distinct.next().map(|first| Self { first, others: distinct.collect() })
+    }
+
+    /// The reason of the first objection.
+    pub fn reason(&self) -> Reason {
+        self.first.reason
+    }
+
+    /// The objections.
+    pub fn objections(&self) -> impl Iterator<Item = &Objection> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// All objections in one line, for the person at `kubectl`.
+    pub fn detail(&self) -> String {
+        if self.others.is_empty() {
+            return format!("devgrant: {}", self.first.sentence);
+        }
+        let count = 1 + self.others.len();
+        let mut detail = format!("devgrant: {count} problems:");
+        // Writing to a String does not fail.
+        for (index, objection) in self.objections().take(Self::MOST).enumerate() {
+            let _ = write!(detail, " ({}) {}", index + 1, objection.sentence);
+        }
+        if count > Self::MOST {
+            let _ = write!(detail, " … and {} more", count - Self::MOST);
+        }
+        detail
+    }
+}

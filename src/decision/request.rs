@@ -1,0 +1,134 @@
+//! facts: what one admission is about, read once from its review.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::line::Undecided;
+use super::pod::{Metadata, Text};
+use super::review::Review;
+
+/// The annotation by which a kubelet marks the mirror of a static pod.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// The facts of one admission: deciding needs no look-up beyond them, the policies and the namespace.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Whether this is the creation of a pod itself: nothing else can be granted a device.
+    pub creates_pod: bool,
+    /// The namespace; empty if the review names none.
+    pub namespace: Text<'a>,
+    /// The pod's metadata; empty if there is no pod.
+    pub metadata: Metadata<'a>,
+    /// The pod, raw; `None` if there is none, or it is `null`.
+    pub object: Option<&'a RawValue>,
+    name: Text<'a>,
+    user: UserInfo<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct UserInfo<'a> {
+    #[serde(borrow)]
+    username: Option<Text<'a>>,
+    #[serde(borrow)]
+    groups: Option<Vec<Text<'a>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GroupVersionKind<'a> {
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    #[serde(borrow)]
+    version: Option<Text<'a>>,
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Object<'a> {
+    #[serde(borrow)]
+    metadata: Option<Metadata<'a>>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads the facts of a review.
+    pub fn of(review: &Review<'a>) -> Result<Self, Undecided> {
+        let body = &review.body;
+        let kind: GroupVersionKind<'a> = field("kind", body.kind)?;
+        let is =
+            |text: &Option<Text<'a>>, value: &str| text.as_ref().map_or("", Text::as_str) == value;
+        let operation: Option<Text<'a>> = field("operation", body.operation)?;
+        let sub_resource: Option<Text<'a>> = field("subResource", body.sub_resource)?;
+        let creates_pod = is(&operation, "CREATE")
+            && is(&kind.kind, "Pod")
+            && is(&kind.group, "")
+            && is(&kind.version, "v1")
+            && is(&sub_resource, "");
+
+        // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
+        let metadata = match body.object {
+            Some(object) if creates_pod => serde_json::from_str::<Object<'a>>(object.get())
+                .map_err(Undecided::NotPod)?
+                .metadata
+                .unwrap_or_default(),
+            _ => Metadata::default(),
+        };
+        Ok(Self {
+            creates_pod,
+            namespace: field::<Option<Text<'a>>>("namespace", body.namespace)?.unwrap_or_default(),
+            name: field::<Option<Text<'a>>>("name", body.name)?.unwrap_or_default(),
+            user: field("userInfo", body.user_info)?,
+            object: body.object,
+            metadata,
+        })
+    }
+
+    /// The pod's name, or the start of the name that it will be given.
+    pub fn name(&self) -> &str {
+        let named =
+            [Some(&self.name), self.metadata.name.as_ref(), self.metadata.generate_name.as_ref()];
+        let mut named = named.into_iter().flatten().map(Text::as_str);
+        named.find(|name| !name.is_empty()).unwrap_or_default()
+    }
+
+    /// The annotations under `prefix/`, without the prefix, in key order. A `null` value is the empty
+    /// one, as for the API server.
+    pub fn annotations<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s str, &'s str)> {
+        let all = self.metadata.annotations.iter().flatten();
+        all.filter_map(move |(key, value)| {
+            let key = key.as_str().strip_prefix(prefix)?.strip_prefix('/')?;
+            Some((key, value.as_ref().map_or("", Text::as_str)))
+        })
+    }
+
+    /// The value of one annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        let value = self.metadata.annotations.as_ref()?.get(key)?;
+        Some(value.as_ref().map_or("", Text::as_str))
+    }
+
+    /// Whether this is a kubelet's mirror of a static pod: a patch would change only what the API
+    /// shows. Anybody can write the annotation, so that it counts only from a node.
+    pub fn is_mirror_pod(&self) -> bool {
+        let user = &self.user;
+        let by_node =
+            user.username.as_ref().is_some_and(|name| name.as_str().starts_with("system:node:"))
+                || user.groups.iter().flatten().any(|group| *group == "system:nodes");
+        by_node && self.annotation(MIRROR_ANNOTATION).is_some()
+    }
+}
+
+/// One field of the request; `null` is what an absent one is.
+fn field<'a, T: Default + Deserialize<'a>>(
+    name: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<T, Undecided> {
+    let Some(raw) = raw else {
+        return Ok(T::default());
+    };
+    let value: Option<T> = serde_json::from_str(raw.get())
+        .map_err(|source| Undecided::NotRequest { field: name, source })?;
+    Ok(value.unwrap_or_default())
+}

@@ -1,0 +1,126 @@
+//! decode: the bytes of an AdmissionReview to a [`Review`], a review with a uid to answer.
+//!
+//! Only `admission.k8s.io/v1` is read (`kubernetes/api admission/v1/types.go`). Text is borrowed from
+//! the body and the pod stays raw, so that a pod which asks for nothing costs one pass over its bytes.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The API version of the reviews that are read and written.
+pub const API_VERSION: &str = "admission.k8s.io/v1";
+/// The kind of the reviews that are read and written.
+pub const KIND: &str = "AdmissionReview";
+
+/// A review that can be answered: it has a uid. What it is about stays untyped.
+#[derive(Debug)]
+pub struct Review<'a> {
+    /// The uid that the answer must carry. Not the pod's.
+    pub uid: Cow<'a, str>,
+    pub(super) body: Body<'a>,
+}
+
+/// The request of a review, without its uid.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Body<'a> {
+    #[serde(borrow)]
+    pub(super) kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) resource: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) sub_resource: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) namespace: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) operation: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) user_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uid: Option<&'a RawValue>,
+}
+
+/// A body that cannot be answered, since no answer of ours would be accepted. HTTP 400: the caller
+/// must act.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswerable {
+    /// The body has no bytes, or only white space.
+    #[error("the body is empty; send an AdmissionReview as JSON")]
+    Empty,
+    /// The body is not one JSON value. The position is in the message of the source.
+    #[error("the body is not one JSON document: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// The body is JSON and no AdmissionReview.
+    #[error("the body is no AdmissionReview: {0}")]
+    NotReview(#[source] serde_json::Error),
+    /// `apiVersion` is another one.
+    #[error(
+        "apiVersion `{0}` is not served; set `admissionReviewVersions: [\"v1\"]` in the webhook configuration and send {API_VERSION}"
+    )]
+    ApiVersion(String),
+    /// `kind` is another one.
+    #[error("kind `{0}` is not served; send an {KIND} of {API_VERSION}")]
+    Kind(String),
+    /// There is no `request`.
+    #[error("`request` is missing; send a review as the API server does, with `request.uid`")]
+    NoRequest,
+    /// There is no uid, so no answer can be matched to the request.
+    #[error("`request.uid` is missing or empty; the API server accepts no answer without it")]
+    NoUid,
+}
+
+impl<'a> Review<'a> {
+    /// Reads a review from the bytes of an HTTP body.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Unanswerable> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Envelope<'a> {
+            #[serde(borrow, default)]
+            api_version: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            kind: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            request: Option<Body<'a>>,
+        }
+
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err(Unanswerable::Empty);
+        }
+        let envelope: Envelope<'a> = serde_json::from_slice(bytes).map_err(|error| {
+            if error.is_data() {
+                Unanswerable::NotReview(error)
+            } else {
+                Unanswerable::NotJson(error)
+            }
+        })?;
+        let api_version = envelope.api_version.unwrap_or_default();
+        if api_version != API_VERSION {
+            return Err(Unanswerable::ApiVersion(excerpt(&api_version)));
+        }
+        let kind = envelope.kind.unwrap_or_default();
+        if kind != KIND {
+            return Err(Unanswerable::Kind(excerpt(&kind)));
+        }
+        let body = envelope.request.ok_or(Unanswerable::NoRequest)?;
+        let uid = body
+            .uid
+            .and_then(|raw| serde_json::from_str::<Uid<'a>>(raw.get()).ok())
+            .map(|uid| uid.0)
+            .filter(|uid| !uid.is_empty())
+            .ok_or(Unanswerable::NoUid)?;
+        Ok(Self { uid, body })
+    }
+}
+
+#[derive(Deserialize)]
+struct Uid<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The start of a caller's text, so that an error message stays a message.
+fn excerpt(text: &str) -> String {
+    text.chars().take(64).collect()
+}

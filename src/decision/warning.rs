@@ -1,0 +1,50 @@
+//! A warning as the API server passes it on to the person at `kubectl`.
+
+use std::fmt;
+
+/// One line of at most [`Warning::MAX_CHARS`] characters, with no control character in it.
+///
+/// The API server drops a warning with a control character in silence, and asks for at most 120
+/// characters (`kubernetes/apiserver pkg/endpoints/filters/warning.go`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning(String);
+
+impl Warning {
+    /// The longest warning, in characters.
+    pub const MAX_CHARS: usize = 120;
+
+    /// A warning of this text: control characters become spaces, and what is too long is cut.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        let line = text.as_ref().chars().map(|char| if char.is_control() { ' ' } else { char });
+        let mut line: Vec<char> = line.take(Self::MAX_CHARS + 1).collect();
+        if line.len() > Self::MAX_CHARS {
+            line.truncate(Self::MAX_CHARS - 1);
+            line.push('…');
+        }
+        Self(line.into_iter().collect())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_one_short_line() {
+        assert_eq!(Warning::new("a\nb\tc").as_str(), "a b c");
+        let long = Warning::new("ä".repeat(300));
+        assert_eq!(long.as_str().chars().count(), Warning::MAX_CHARS);
+        assert!(long.as_str().ends_with('…'));
+    }
+}
