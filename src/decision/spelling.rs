@@ -1,20 +1,35 @@
 //! The nearest spelling of a word among those that are valid.
 
-/// The candidate that a person most likely meant, if any is near enough to be worth saying.
+use std::cmp::Reverse;
+
+/// The candidate that a person most likely meant, if any is near enough to be worth saying. Of those
+/// that are equally near, the one that begins alike.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let limit = 1 + word.chars().count() / 4;
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::osa_distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, candidate)| candidate)
+    let alike = |candidate: &str| {
+        let pairs = word.chars().zip(candidate.chars());
+        Reverse(pairs.take_while(|(one, other)| one == other).count())
+    };
+    let ranked = candidates.into_iter().map(|candidate| {
+        let lower = candidate.to_lowercase();
+        (strsim::osa_distance(&word, &lower), alike(&lower), candidate)
+    });
+    let near = ranked.filter(|(distance, ..)| *distance <= limit);
+    near.min().map(|(_, _, candidate)| candidate)
 }
 
-/// `a`, `b` or `c`: names in backquotes, for a sentence.
+/// The most names that a sentence lists.
+const MOST: usize = 12;
+
+/// `a`, `b` or `c`: names in backquotes, for a sentence. Of many, the first ones.
 pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let mut names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    if names.len() > MOST {
+        let more = names.len() - MOST;
+        names.truncate(MOST);
+        names.push(format!("{more} more"));
+    }
     match names.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),
@@ -36,9 +51,15 @@ mod tests {
     }
 
     #[test]
+    fn takes_the_one_that_begins_alike() {
+        assert_eq!(nearest("h10", ["a10", "h100", "t4"]), Some("h100"));
+    }
+
+    #[test]
     fn lists_read_as_a_sentence() {
         assert_eq!(list([]), "none");
         assert_eq!(list(["a"]), "`a`");
         assert_eq!(list(["a", "b", "c"]), "`a`, `b` or `c`");
+        assert!(list(["x"; 20]).ends_with("`x` or 8 more"));
     }
 }

@@ -1,0 +1,302 @@
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on says where and stops"
+)]
+//! What is decided: one folder a case, a closed set.
+//!
+//! A case is `case.yaml` (and `pod.yaml`, unless it starts from a captured review); `verdict.yaml`,
+//! `patch.json` and `after.yaml` are what comes out. `DEVGRANT_REFRESH_GOLDEN=1 cargo test --test
+//! golden` writes them again; the difference is for review.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use devgrant::decision::{Admission, Namespace, PolicySet, PolicySource, Review, Settings, admit};
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The least number of cases: a folder that got lost is noticed.
+const AT_LEAST: usize = 80;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    /// What the case shows. Required, so that each case has a reason to be.
+    description: String,
+    /// A captured review to start from; without it, the pod is `pod.yaml`.
+    fixture: Option<String>,
+    /// Annotations to add to the pod.
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    /// A JSON merge patch for the pod.
+    pod: Option<Value>,
+    /// A JSON merge patch for the request.
+    request: Option<Value>,
+    /// A folder of `tests/golden/policies`; without it, the shipped policies.
+    policies: Option<String>,
+    /// The namespace; without it, an opted-in one of the request's name. `null`: not known.
+    #[serde(default = "opted_in")]
+    namespace: Option<Labels>,
+    prefix: Option<String>,
+    on_invalid: Option<devgrant::decision::OnInvalid>,
+    kubernetes_version: Option<String>,
+    own_namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Labels {
+    labels: BTreeMap<String, String>,
+}
+
+fn opted_in() -> Option<Labels> {
+    let labels = BTreeMap::from([("devices.example/grant".to_owned(), "enabled".to_owned())]);
+    Some(Labels { labels })
+}
+
+#[test]
+fn every_case_gives_what_its_folder_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
+    let refresh = std::env::var_os("DEVGRANT_REFRESH_GOLDEN").is_some();
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for folder in sorted(&root) {
+        count += 1;
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let expected = outputs(&folder);
+        let known = ["case.yaml", "pod.yaml", "verdict.yaml", "patch.json", "after.yaml"];
+        for file in sorted(&folder) {
+            let file_name = file.file_name().unwrap().to_string_lossy().into_owned();
+            let is_output = !["case.yaml", "pod.yaml"].contains(&file_name.as_str());
+            if !known.contains(&file_name.as_str())
+                || (is_output && !refresh && !expected.contains_key(&file_name))
+            {
+                failures.push(format!("{name}: stray file {file_name}"));
+            }
+            if refresh && is_output {
+                fs::remove_file(&file).unwrap();
+            }
+        }
+        for (file_name, content) in expected {
+            let path = folder.join(&file_name);
+            if refresh {
+                fs::write(&path, content).unwrap();
+            } else if fs::read_to_string(&path).unwrap_or_default() != content {
+                failures.push(format!("{name}: {file_name} differs; now:\n{content}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+    assert!(count >= AT_LEAST, "{count} cases, at least {AT_LEAST} were there once");
+}
+
+/// Every captured review has a case, and every policy set is used.
+#[test]
+fn captured_reviews_and_policy_sets_are_covered() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let cases: Vec<Case> =
+        sorted(&tests.join("golden/cases")).iter().map(|folder| read_case(folder)).collect();
+    let names = |folder: &str, ending: &str| -> BTreeSet<String> {
+        let files = sorted(&tests.join(folder)).into_iter();
+        let names = files.map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(ending)).collect()
+    };
+    let used: BTreeSet<String> = cases.iter().filter_map(|case| case.fixture.clone()).collect();
+    assert_eq!(used, names("fixtures/admission-reviews", ".json"));
+    let used: BTreeSet<String> = cases.iter().filter_map(|case| case.policies.clone()).collect();
+    assert_eq!(used, names("golden/policies", ""));
+}
+
+fn read_case(folder: &Path) -> Case {
+    let text = fs::read_to_string(folder.join("case.yaml"))
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+}
+
+/// The files that a case should have beside its inputs.
+fn outputs(folder: &Path) -> BTreeMap<String, String> {
+    let case = read_case(folder);
+    assert!(!case.description.is_empty(), "{}: say what the case shows", folder.display());
+    let policies = policies(&case);
+    let review = review(&case, folder);
+    let namespace = case.namespace.as_ref().map(|namespace| Namespace {
+        name: review["request"]["namespace"].as_str().unwrap_or_default().to_owned(),
+        labels: namespace.labels.clone(),
+    });
+    let normal = |text: String| text.replace(policies.digest(), "sha256:<digest>");
+    let bytes = serde_json::to_vec(&review).unwrap();
+    let decoded = Review::decode(&bytes).unwrap();
+    let admission = match admit(&decoded, &policies, namespace.as_ref()) {
+        Ok(admission) => admission,
+        Err(undecided) => {
+            let verdict = json!({ "undecided": undecided.to_string() });
+            return BTreeMap::from([("verdict.yaml".to_owned(), yaml(&verdict))]);
+        }
+    };
+    let answer: Value = serde_json::from_slice(&admission.to_bytes()).unwrap();
+    let mut files =
+        BTreeMap::from([("verdict.yaml".to_owned(), normal(yaml(&verdict(&review, &answer))))]);
+    let before = review["request"]["object"].clone();
+    let after = patched(&before, &admission, folder);
+    if !admission.operations.is_empty() {
+        let patch = serde_json::to_string_pretty(&admission.operations).unwrap() + "\n";
+        files.insert("patch.json".to_owned(), normal(patch));
+        let mut shown = after.clone();
+        if let Some(metadata) = shown["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        files.insert("after.yaml".to_owned(), normal(yaml(&shown)));
+    }
+
+    // The second call: the API server may ask again with the patched pod.
+    let mut again = review.clone();
+    again["request"]["object"] = after;
+    let bytes = serde_json::to_vec(&again).unwrap();
+    let second = admit(&Review::decode(&bytes).unwrap(), &policies, namespace.as_ref()).unwrap();
+    assert_eq!(second.operations, [], "{}: the second call patches again", folder.display());
+    assert_eq!(
+        second.allowed,
+        admission.allowed,
+        "{}: the second call decides otherwise",
+        folder.display()
+    );
+    if !stamp_was_removed(&admission) {
+        assert_eq!(
+            second.reason,
+            admission.reason,
+            "{}: the second call has another reason",
+            folder.display()
+        );
+    }
+    files
+}
+
+/// A forged stamp is gone in the second round, and with it the only annotation under the prefix.
+fn stamp_was_removed(admission: &Admission) -> bool {
+    admission
+        .operations
+        .iter()
+        .any(|operation| matches!(operation, json_patch::PatchOperation::Remove(_)))
+}
+
+fn policies(case: &Case) -> PolicySet {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = match &case.policies {
+        Some(set) => folder.join("tests/golden/policies").join(set),
+        None => folder.join("policies"),
+    };
+    let files = sorted(&folder)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    let sources: Vec<PolicySource> = files
+        .map(|path| PolicySource {
+            file: path.file_name().unwrap().to_string_lossy().into_owned(),
+            text: fs::read_to_string(&path).unwrap(),
+        })
+        .collect();
+    let default = Settings::default();
+    let settings = Settings {
+        prefix: case.prefix.clone().unwrap_or(default.prefix),
+        own_namespace: case.own_namespace.clone().unwrap_or(default.own_namespace),
+        kubernetes_version: match &case.kubernetes_version {
+            Some(version) => version.parse().unwrap(),
+            None => default.kubernetes_version,
+        },
+        on_invalid: case.on_invalid.unwrap_or_default(),
+    };
+    PolicySet::compile(&sources, settings).unwrap()
+}
+
+fn review(case: &Case, folder: &Path) -> Value {
+    let mut review = if let Some(fixture) = &case.fixture {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/admission-reviews")
+            .join(fixture);
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    } else {
+        let pod: Value =
+            serde_saphyr::from_str(&fs::read_to_string(folder.join("pod.yaml")).unwrap()).unwrap();
+        json!({
+            "kind": "AdmissionReview",
+            "apiVersion": "admission.k8s.io/v1",
+            "request": {
+                "uid": "00000000-0000-0000-0000-000000000000",
+                "kind": { "group": "", "version": "v1", "kind": "Pod" },
+                "resource": { "group": "", "version": "v1", "resource": "pods" },
+                "name": pod["metadata"]["name"],
+                "namespace": "team",
+                "operation": "CREATE",
+                "userInfo": { "username": "kubernetes-admin" },
+                "object": pod,
+                "oldObject": null,
+                "dryRun": false,
+            },
+        })
+    };
+    if let Some(patch) = &case.request {
+        json_patch::merge(&mut review["request"], patch);
+    }
+    if let Some(patch) = &case.pod {
+        json_patch::merge(&mut review["request"]["object"], patch);
+    }
+    for (key, value) in &case.annotations {
+        review["request"]["object"]["metadata"]["annotations"][key] = json!(value);
+    }
+    review
+}
+
+/// The answer, without what the other files show. What every answer has is what kube answers.
+fn verdict(review: &Value, answer: &Value) -> Value {
+    let request: AdmissionReview<DynamicObject> = serde_json::from_value(review.clone()).unwrap();
+    let request: AdmissionRequest<DynamicObject> = request.try_into().unwrap();
+    let theirs = serde_json::to_value(AdmissionResponse::from(&request).into_review()).unwrap();
+    for pointer in ["/apiVersion", "/kind", "/response/uid"] {
+        assert_eq!(answer.pointer(pointer), theirs.pointer(pointer), "{pointer}");
+    }
+    let mut verdict = answer["response"].clone();
+    assert_eq!(verdict.get("patch").is_some(), verdict.get("patchType").is_some());
+    for warning in verdict["warnings"].as_array().into_iter().flatten() {
+        let warning = warning.as_str().unwrap();
+        assert!(warning.chars().count() <= 120 && !warning.contains('\n'), "{warning}");
+    }
+    let map = verdict.as_object_mut().unwrap();
+    if let Some(patch) = map.remove("patch") {
+        let bytes = STANDARD.decode(patch.as_str().unwrap()).unwrap();
+        serde_json::from_slice::<json_patch::Patch>(&bytes).unwrap();
+    }
+    map.retain(|key, _| !["uid", "patchType"].contains(&key.as_str()));
+    verdict
+}
+
+/// The pod with the patch applied by another library; it must still read as a pod, if it did before.
+fn patched(before: &Value, admission: &Admission, folder: &Path) -> Value {
+    let typed = serde_json::from_value::<k8s_openapi::api::core::v1::Pod>;
+    let mut after = before.clone();
+    json_patch::patch(&mut after, &admission.operations)
+        .unwrap_or_else(|error| panic!("{}: the patch does not apply: {error}", folder.display()));
+    if typed(before.clone()).is_ok() {
+        typed(after.clone())
+            .unwrap_or_else(|error| panic!("{}: no pod comes out: {error}", folder.display()));
+    }
+    after
+}
+
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap()
+}
+
+fn sorted(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
