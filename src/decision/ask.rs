@@ -147,8 +147,9 @@ impl<'a> Asker<'a> {
             ),
             None => {
                 let valid = allowed.iter().copied().chain(["true", "false"]);
-                let near =
-                    spelling::nearest(name, valid).map(|near| format!("; did you mean `{near}`?"));
+                // `true:2` names no mode, and `true` is no better.
+                let near = spelling::nearest(name, valid).filter(|near| *near != name);
+                let near = near.map(|near| format!("; did you mean `{near}`?"));
                 Objection::new(
                     Reason::UnknownMode,
                     format!(
@@ -196,27 +197,34 @@ impl<'a> Asker<'a> {
                     .map(|(at, _)| at),
             );
             if wanted.len() == before {
-                let all: Vec<&str> = self
-                    .spec
-                    .all_containers()
-                    .map(|(_, container)| container.name.as_str())
-                    .collect();
-                let near = spelling::nearest(name, all.iter().copied())
-                    .map(|near| format!("; did you mean `{near}`?"));
-                objections.push(Objection::new(
-                    Reason::UnknownContainer,
-                    format!(
-                        "annotation `{key}`: the pod has no container `{}`; containers: {}, or `*` for every regular one{}",
-                        excerpt(name),
-                        spelling::list(all),
-                        near.unwrap_or_default()
-                    ),
-                ));
+                objections.push(self.no_container(key, name));
             }
         }
         wanted.sort_unstable();
         wanted.dedup();
         wanted
+    }
+
+    fn no_container(self, key: &str, name: &str) -> Objection {
+        let all = self.spec.all_containers();
+        let all: Vec<String> = all.map(|(_, container)| excerpt(container.name.as_str())).collect();
+        let all = all.iter().map(String::as_str);
+        let near = spelling::nearest(name, all.clone()).filter(|_| !name.is_empty());
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let list = spelling::list(all);
+        let sentence = match name {
+            "" => format!(
+                "annotation `{key}`: a name is empty; take the comma out, or name one of the containers: {list}, or `*` for every regular one"
+            ),
+            "*" => format!(
+                "annotation `{key}`: `*` is every regular container, and the pod has none; `spec.containers` needs at least one"
+            ),
+            _ => format!(
+                "annotation `{key}`: the pod has no container `{}`; containers: {list}, or `*` for every regular one{near}",
+                excerpt(name)
+            ),
+        };
+        Objection::new(Reason::UnknownContainer, sentence)
     }
 
     /// The container that gets a device when none is named: the one that got it in the first round,
@@ -275,12 +283,12 @@ fn count_of(
     let count = if digits { written.parse::<u32>().ok() } else { None };
     let sentence = match count {
         Some(count) if (1..=most).contains(&count) => return Some(count),
-        _ if !digits => format!(
-            "annotation `{key}`: `{}` is no count; write a whole number from 1 to {most}",
-            excerpt(written)
-        ),
         _ if !heeds => format!(
             "annotation `{key}`: the mode `{mode_name}` gives one device to each container; leave the count `{}` out",
+            excerpt(written)
+        ),
+        _ if !digits => format!(
+            "annotation `{key}`: `{}` is no count; write a whole number from 1 to {most}",
             excerpt(written)
         ),
         _ if written.bytes().all(|byte| byte == b'0') => {

@@ -3,6 +3,7 @@
 //! A grant never overwrites what would make the pod another one: those are refused in words. Where
 //! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
 
+use super::annotation::excerpt;
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, same_path};
 use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
@@ -68,7 +69,7 @@ struct ContainerCheck<'s, 'a> {
 
 impl ContainerCheck<'_, '_> {
     fn grant(&mut self, grant: ContainerGrant<'_>, all: &[ContainerGrant<'_>]) {
-        let name = self.container.name.clone();
+        let name = excerpt(self.container.name.as_str());
         let security = &self.container.security_context;
         match grant {
             // containerd and CRI-O apply drops last, so that a name in both lists ends up dropped.
@@ -80,7 +81,8 @@ impl ContainerCheck<'_, '_> {
                     .find(|dropped| bare(dropped.as_str()) == capability);
                 if let Some(dropped) = dropped {
                     self.findings.refuse(format!(
-                        "container `{name}` drops the capability `{dropped}` that the device needs, and a drop by name wins over an add; remove it from `securityContext.capabilities.drop` (`ALL` may stay)"
+                        "container `{name}` drops the capability `{}` that the device needs, and a drop by name wins over an add; remove it from `securityContext.capabilities.drop` (`ALL` may stay)",
+                        excerpt(dropped.as_str())
                     ));
                 }
             }
@@ -158,10 +160,10 @@ impl ContainerCheck<'_, '_> {
         if let Some(own) = own
             && !is_profile(own, wanted)
         {
-            let name = &self.container.name;
+            let name = excerpt(self.container.name.as_str());
             self.findings.warn(format!(
                 "container {name}: its {kind} profile {} becomes {}, which the mode needs",
-                own.kind,
+                excerpt(own.kind.as_str()),
                 String::from(wanted.clone())
             ));
         }
@@ -188,7 +190,8 @@ impl ContainerCheck<'_, '_> {
             let list = self.at.list.field();
             self.findings.refuse(format!(
                 "container `{}` mounts another volume, `{}`, at `{path}` where the device goes; remove that mount from `{list}`",
-                self.container.name, own.name
+                excerpt(self.container.name.as_str()),
+                excerpt(own.name.as_str())
             ));
         }
     }
@@ -237,7 +240,7 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
                 spec.node_selector.get(key).map(|own| own.as_ref().map_or("", |own| own.as_str()))
                 && own != value
             {
-                findings.refuse(format!("`spec.nodeSelector` has `{key}: {own}`, and the mode needs `{key}: {value}`; no node has both: remove it, or ask for another mode"));
+                findings.refuse(format!("`spec.nodeSelector` has `{key}: {}`, and the mode needs `{key}: {value}`; no node has both: remove it, or ask for another mode", excerpt(own)));
             }
         }
         PodGrant::Annotation { key, value } => {
@@ -270,7 +273,7 @@ fn own_user_namespace(spec: &Spec<'_>, findings: &mut Findings) {
     if let Some((_, container)) =
         spec.all_containers().find(|(_, container)| !container.volume_devices.is_empty())
     {
-        findings.refuse(format!("container `{}` has `volumeDevices`, which cannot be beside the `hostUsers: false` of the mode; ask for another mode", container.name));
+        findings.refuse(format!("container `{}` has `volumeDevices`, which cannot be beside the `hostUsers: false` of the mode; ask for another mode", excerpt(container.name.as_str())));
     }
 }
 

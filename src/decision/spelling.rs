@@ -25,7 +25,8 @@ const MOST: usize = 12;
 /// `a`, `b` or `c`: names in backquotes, for a sentence. Of many, the first ones.
 pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    if names.len() > MOST {
+    // `or 1 more` would be as long as the name.
+    if names.len() > MOST + 1 {
         let more = names.len() - MOST;
         names.truncate(MOST);
         names.push(format!("{more} more"));

@@ -154,13 +154,14 @@ fn runtime_class<'a>(
             continue;
         };
         let wish = format!("`{}` (mode `{}`)", ask.policy.device(), ask.mode_name);
+        let by = format!("the one of {wish}");
         match &chosen {
             Some((class, by)) if *class != wanted => objections.push(Objection::new(
                 Reason::Conflict,
                 format!("{wish} needs the RuntimeClass `{wanted}`, and {by} is `{class}`; a pod has one RuntimeClass: leave one of the two out"),
             )),
             Some(_) => {}
-            None => chosen = Some((wanted, wish)),
+            None => chosen = Some((wanted, by)),
         }
     }
     chosen.map(|(class, _)| class)
