@@ -54,11 +54,16 @@ impl Quantity {
         self.thousandths > 0
     }
 
+    /// The smallest whole number that is not less.
+    #[must_use]
+    pub fn round_up(self) -> Self {
+        let missing = (1000 - self.thousandths.rem_euclid(1000)) % 1000;
+        Self { thousandths: self.thousandths.saturating_add(missing) }
+    }
+
     /// The smallest whole number that is not less, as text.
     pub fn to_whole(self) -> String {
-        let whole = self.thousandths.div_euclid(1000);
-        let rest = i128::from(self.thousandths.rem_euclid(1000) != 0);
-        whole.saturating_add(rest).to_string()
+        self.round_up().thousandths.div_euclid(1000).to_string()
     }
 }
 

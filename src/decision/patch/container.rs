@@ -74,7 +74,7 @@ impl<'t, 'a> Target<'t, 'a> {
         let limit = own.limits.get(name).map(|raw| Quantity::parse(raw.get()));
         let request = own.requests.get(name).map(|raw| Quantity::parse(raw.get()));
         let amounts = [Some(Quantity::whole(count)), limit.flatten(), request.flatten()];
-        let amount = amounts.into_iter().flatten().max().unwrap_or_default();
+        let amount = amounts.into_iter().flatten().max().unwrap_or_default().round_up();
         // Limits alone are enough: the API server copies them.
         if limit == Some(Some(amount)) && request.is_none_or(|request| request == Some(amount)) {
             return Ok(());
