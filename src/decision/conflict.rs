@@ -32,7 +32,8 @@ pub fn find(
     let mut findings = Findings::default();
     for (at, grants) in &plan.containers {
         if let Some(container) = spec.container(*at) {
-            let mut check = ContainerCheck { spec, container, at: *at, findings: &mut findings };
+            let mut check =
+                ContainerCheck { request, spec, container, at: *at, findings: &mut findings };
             for grant in grants {
                 check.grant(*grant, grants);
             }
@@ -61,6 +62,7 @@ impl Findings {
 }
 
 struct ContainerCheck<'s, 'a> {
+    request: &'s Request<'a>,
     spec: &'s Spec<'a>,
     container: &'s Container<'a>,
     at: ContainerIndex,
@@ -106,7 +108,16 @@ impl ContainerCheck<'_, '_> {
                     .security_context
                     .as_ref()
                     .and_then(|pod| pod.app_armor_profile.as_ref());
-                self.profile("AppArmor", profile, security.app_armor_profile.as_ref().or(pod));
+                let annotation =
+                    self.request.annotation(&app_armor_key(self.container.name.as_str()));
+                match (&security.app_armor_profile, annotation) {
+                    // The API server copies an annotation into an empty field.
+                    (None, Some(own)) if own != app_armor_value(profile) => {
+                        self.findings.warn(format!("container {name}: its AppArmor profile {} becomes {}, which the mode needs", excerpt(own), String::from(profile.clone())));
+                    }
+                    (None, Some(_)) => {}
+                    (field, _) => self.profile("AppArmor", profile, field.as_ref().or(pod)),
+                }
             }
             ContainerGrant::Seccomp(profile) => {
                 let pod = self
@@ -299,6 +310,21 @@ fn too_old(grant: PodGrant<'_>, version: KubernetesVersion, findings: &mut Findi
 pub(super) fn bare(capability: &str) -> String {
     let upper = capability.to_ascii_uppercase();
     upper.strip_prefix("CAP_").map_or_else(|| upper.clone(), str::to_owned)
+}
+
+/// The annotation that held a container's AppArmor profile before Kubernetes 1.30, and still may.
+pub(super) fn app_armor_key(container: &str) -> String {
+    format!("container.apparmor.security.beta.kubernetes.io/{container}")
+}
+
+/// An AppArmor profile as that annotation spells it.
+pub(super) fn app_armor_value(profile: &Profile) -> String {
+    match profile {
+        Profile::Keep => String::new(),
+        Profile::Localhost(profile) => format!("localhost/{profile}"),
+        Profile::RuntimeDefault => "runtime/default".to_owned(),
+        Profile::Unconfined => "unconfined".to_owned(),
+    }
 }
 
 /// Whether a profile field says what a mode wants.

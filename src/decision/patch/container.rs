@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::draft::{Draft, DraftError, Path};
-use crate::decision::conflict::{bare, is_profile};
+use crate::decision::conflict::{app_armor_key, app_armor_value, bare, is_profile};
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use crate::decision::plan::same_path;
@@ -15,8 +15,6 @@ use crate::decision::settings::KubernetesVersion;
 
 /// The version that brought the AppArmor field; before it there is only the annotation (KEP-24).
 const APP_ARMOR_FIELD: KubernetesVersion = KubernetesVersion { minor: 30 };
-/// The annotation that held a container's AppArmor profile before.
-const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io";
 
 /// One container and where it stands.
 pub(super) struct Target<'t, 'a> {
@@ -125,13 +123,11 @@ impl<'t, 'a> Target<'t, 'a> {
     /// say the same as the field (`kubernetes pkg/apis/core/validation`,
     /// `validateAppArmorAnnotationsAndFieldsMatchOnCreate`).
     fn app_armor(&mut self, profile: &Profile) -> Result<(), DraftError> {
-        let key = format!("{APP_ARMOR_ANNOTATION}/{}", self.container.name);
-        let wanted = match profile {
-            Profile::Keep => return Ok(()),
-            Profile::Localhost(profile) => format!("localhost/{profile}"),
-            Profile::RuntimeDefault => "runtime/default".to_owned(),
-            Profile::Unconfined => "unconfined".to_owned(),
-        };
+        if *profile == Profile::Keep {
+            return Ok(());
+        }
+        let key = app_armor_key(self.container.name.as_str());
+        let wanted = app_armor_value(profile);
         let has_field = self.version >= APP_ARMOR_FIELD;
         let own_field = self.container.security_context.app_armor_profile.as_ref();
         let field_says_so = own_field.is_some_and(|own| is_profile(own, profile));
