@@ -142,6 +142,16 @@ impl ContainerCheck<'_, '_> {
                 }
             }
             ContainerGrant::Mount { volume, path } => self.mount(volume, path),
+            ContainerGrant::Claim(claim) if claim.request.is_none() => {
+                let own = self.container.resources.claims.iter();
+                let mut parts = own.filter(|own| own.name == claim.name.as_str());
+                if let Some(part) = parts.find_map(|own| own.request.as_ref()) {
+                    self.findings.refuse(format!(
+                        "container `{name}` names the request `{}` of the claim `{}`, of which the mode needs all; the API server refuses the two together: remove it from `resources.claims`",
+                        excerpt(part.as_str()), claim.name
+                    ));
+                }
+            }
             ContainerGrant::Claim(_)
             | ContainerGrant::Resource { .. }
             | ContainerGrant::Privileged
@@ -153,8 +163,8 @@ impl ContainerCheck<'_, '_> {
     /// (`kubernetes pkg/apis/core/validation`, `ValidateSecurityContext`).
     fn escalation_off(&mut self, all: &[ContainerGrant<'_>]) {
         let security = &self.container.security_context;
-        let name = &self.container.name;
-        if security.privileged == Some(true) || all.contains(&ContainerGrant::Privileged) {
+        let name = excerpt(self.container.name.as_str());
+        if security.privileged == Some(true) {
             self.findings.refuse(format!(
                 "container `{name}` is privileged, and the mode needs `allowPrivilegeEscalation: false`, which the API server refuses together; remove `privileged`"
             ));
@@ -229,6 +239,9 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
             };
             if own.is_some_and(|own| !is_device(own)) {
                 findings.refuse(format!("the pod has another volume of the name `{name}`, which the mode needs; rename it"));
+            }
+            if spec.host_users == Some(false) {
+                findings.refuse(format!("`spec.hostUsers: false` cannot be beside the `{}` of the mode: a device node cannot be idmapped, and the container would not start; remove it, or ask for another mode", host_path.path));
             }
         }
         PodGrant::Claim(claim) => {

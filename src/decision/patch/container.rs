@@ -89,9 +89,10 @@ impl<'t, 'a> Target<'t, 'a> {
 
     fn claim(&mut self, claim: &ResourceClaim) -> Result<(), DraftError> {
         let same = |own: &crate::decision::pod::ContainerClaim<'_>| {
+            // A reference to the whole claim is one to each of its requests.
+            let request = own.request.as_ref().map(super::super::pod::Text::as_str);
             own.name == claim.name.as_str()
-                && own.request.as_ref().map(super::super::pod::Text::as_str)
-                    == claim.request.as_deref()
+                && (request.is_none() || request == claim.request.as_deref())
         };
         if self.container.resources.claims.iter().any(same) {
             return Ok(());

@@ -187,7 +187,7 @@ fn container_grants<'p>(
     let mut grants = resources(here, &present);
     grants.extend(security(here, &place, objections));
     grants.extend(environment(here, &place, &present, objections));
-    grants.extend(mounts(spec, at, here));
+    grants.extend(mounts(spec, at, here, &place, objections));
     distinct(grants)
 }
 
@@ -204,7 +204,13 @@ fn resources<'p>(here: &[&Share<'_, 'p>], present: &BTreeSet<&str>) -> Vec<Conta
             *amount = share.count(resource).max(*amount);
         }
     }
-    let claims = here.iter().flat_map(|share| share.claims());
+    // The API server takes a part of a claim beside the whole for a duplicate.
+    let claims = || here.iter().flat_map(|share| share.claims());
+    let is_part = |claim: &ResourceClaim| {
+        let mut wholes = claims().filter(|other| other.request.is_none());
+        claim.request.is_some() && wholes.any(|whole| whole.name == claim.name)
+    };
+    let claims = claims().filter(|claim| !is_part(claim));
     let amounts = amounts.into_iter();
     let amounts = amounts.map(|(name, count)| ContainerGrant::Resource { name, count });
     amounts.chain(claims.map(ContainerGrant::Claim)).collect()
@@ -220,6 +226,12 @@ fn security<'p>(
         capabilities.map(|capability| ContainerGrant::Capability(capability)).collect();
     if here.iter().any(|share| share.ask.mode.privileged) {
         grants.push(ContainerGrant::Privileged);
+    }
+    // The API server refuses the two together.
+    let hatch = here.iter().find(|share| share.ask.mode.privileged);
+    let bound = here.iter().find(|share| share.ask.mode.allow_privilege_escalation == Some(false));
+    if let (Some(hatch), Some(bound)) = (hatch, bound) {
+        objections.push(contradiction(hatch, bound, place, "`allowPrivilegeEscalation`"));
     }
     let escalation = |share: &Share<'_, '_>| share.ask.mode.allow_privilege_escalation;
     let escalation = agree(here, place, "`allowPrivilegeEscalation`", escalation, objections);
@@ -260,26 +272,32 @@ fn mounts<'p>(
     spec: &Spec<'_>,
     at: ContainerIndex,
     here: &[&Share<'_, 'p>],
+    place: &str,
+    objections: &mut Vec<Objection>,
 ) -> Vec<ContainerGrant<'p>> {
     // A mount of the pod's own at that path is left: it is what the author chose to have there.
     let is_free = |path: &str| {
         let mut own = spec.container(at).into_iter().flat_map(|own| &own.volume_mounts);
         !own.any(|mount| same_path(mount.mount_path.as_str(), path))
     };
-    let mut grants = Vec::new();
+    let mut wanted = Vec::new();
     for share in here {
         if let Some(host_path) = &share.ask.mode.host_path {
             let volume = VolumeName::OfDevice(share.ask.policy.device());
-            grants.push(ContainerGrant::Mount { volume, path: &host_path.path });
+            wanted.push((host_path.path.as_str(), *share, (volume, host_path.path.as_str())));
         }
         for Mount { name, mount_path } in &share.ask.mode.mounts {
             if is_free(mount_path) {
-                let volume = VolumeName::Given(name);
-                grants.push(ContainerGrant::Mount { volume, path: mount_path });
+                wanted.push((mount_path, *share, (VolumeName::Given(name), mount_path)));
             }
         }
     }
-    grants
+    // Of one path the API server takes one mount.
+    let volume = |(volume, _): &(VolumeName<'_>, &str)| volume.to_string();
+    one_each(wanted.into_iter(), place, "the volume at", volume, objections)
+        .into_iter()
+        .map(|(volume, path)| ContainerGrant::Mount { volume, path })
+        .collect()
 }
 
 /// The first of each, in order.
@@ -322,8 +340,12 @@ fn pod_grants<'p>(
     classes
         .filter(|class| runtime_class == Some(*class))
         .for_each(|class| add(PodGrant::RuntimeClass(class)));
-    if asks.iter().any(Share::own_user_namespace) {
+    if let Some(own_users) = asks.iter().find(|share| share.own_user_namespace()) {
         add(PodGrant::OwnUserNamespace);
+        // A device node cannot be idmapped, and the container would not start.
+        if let Some(hatch) = asks.iter().find(|share| share.ask.mode.host_path.is_some()) {
+            objections.push(contradiction(hatch, own_users, "the pod", "`hostUsers`"));
+        }
     }
     let claims = asks.iter().flat_map(|share| {
         share.claims().iter().map(move |claim| (claim.name.as_str(), share, claim))
