@@ -131,7 +131,8 @@ pub fn decide<'a>(
     for ask in judged {
         sorted.ask(ask);
     }
-    let Sorted { enforced, shadowed, mut objections, ignored, mut warnings } = sorted;
+    let Sorted { enforced, shadowed, shadow_refused, mut objections, ignored, mut warnings } =
+        sorted;
 
     let mut plan = Plan::default();
     if objections.is_empty() {
@@ -175,14 +176,15 @@ pub fn decide<'a>(
     let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)?;
     let reason = if !plan.granted.is_empty() {
         Reason::Granted
-    } else if !shadowed.is_empty() {
+    } else if !shadowed.is_empty() || shadow_refused {
         Reason::Shadow
     } else if !ignored.is_empty() {
         Reason::Ignored
     } else {
         Reason::NotAsked
     };
-    let asks = enforced.into_iter().chain(shadowed).collect();
+    let mut asks: Vec<Ask<'_>> = enforced.into_iter().chain(shadowed).collect();
+    asks.sort_by_key(|ask| ask.policy.device());
     Ok(Decision {
         reason,
         asked: Some(asked),
@@ -237,6 +239,8 @@ fn skip_by_request<'a>(request: &Request<'_>, settings: &Settings) -> Option<Dec
 struct Sorted<'a> {
     enforced: Vec<Ask<'a>>,
     shadowed: Vec<Ask<'a>>,
+    /// Whether an ask for a policy in shadow is wrong.
+    shadow_refused: bool,
     objections: Vec<Objection>,
     ignored: Vec<Objection>,
     warnings: Vec<Warning>,
@@ -262,6 +266,7 @@ impl<'a> Sorted<'a> {
                         objection.sentence
                     )));
                 }
+                self.shadow_refused = true;
                 self.ignored.extend(unmet.objections);
             }
             Err(unmet) => match unmet.on_invalid() {
