@@ -109,16 +109,25 @@ impl<'a> Review<'a> {
         let body = envelope.request.ok_or(Unanswerable::NoRequest)?;
         let uid = body
             .uid
-            .and_then(|raw| serde_json::from_str::<Uid<'a>>(raw.get()).ok())
+            .and_then(|raw| serde_json::from_str::<Name<'a>>(raw.get()).ok())
             .map(|uid| uid.0)
             .filter(|uid| !uid.is_empty())
             .ok_or(Unanswerable::NoUid)?;
         Ok(Self { uid, body })
     }
+
+    /// The namespace that the review names, for whoever looks it up before the line is called; empty if
+    /// there is none. One that is no text is left for the line to complain about.
+    pub fn namespace(&self) -> Cow<'a, str> {
+        let raw = self.body.namespace;
+        let name = raw.and_then(|raw| serde_json::from_str::<Name<'a>>(raw.get()).ok());
+        name.map(|name| name.0).unwrap_or_default()
+    }
 }
 
+/// A text that borrows where it has no escapes.
 #[derive(Deserialize)]
-struct Uid<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The start of a caller's text, so that an error message stays a message.
 fn excerpt(text: &str) -> String {

@@ -1,0 +1,82 @@
+//! How much, and how long, a peer may ask of the server.
+
+use std::time::Duration;
+
+/// The limits of a server. Each default says where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a TLS handshake may take. It is two round trips and less than a millisecond of
+    /// arithmetic, so 5 s is only ever passed by a peer that has stopped.
+    pub handshake: Duration,
+    /// How long the head of a request may take, from its first byte; for the first request of a
+    /// connection from the end of the handshake, so that port scanners hold nothing open.
+    pub head: Duration,
+    /// How long the body of a request may take. The API server gives a webhook 10 s by default and
+    /// 30 s at most for everything, and sends the body from memory at once.
+    pub body: Duration,
+    /// How long the writing of an answer may stand still. An answer fits into the socket's buffer.
+    pub write: Duration,
+    /// How long a connection may be idle between two requests. It has to be longer than the 90 s of
+    /// Go's client, or the API server sends a review into a connection that we are just closing.
+    pub idle: Duration,
+    /// The age after which an answer carries `Connection: close`, so that new replicas get their
+    /// share: the API server would keep one connection for ever.
+    pub age: Duration,
+    /// How long after [`age`](Self::age) a connection is cut off whatever it is doing. No less than
+    /// idle, head, body and write together, since until then it may be about to end by itself.
+    pub age_grace: Duration,
+    /// The connections of one port. The next one waits in the kernel's queue.
+    pub connections: usize,
+    /// The reviews that are read or decided at once; more are answered 429, which the API server
+    /// tries again. Deciding takes tens of microseconds, so 64 are some thousands a second even when
+    /// each body takes 10 ms to arrive; and 64 bodies of 7 MiB, 448 MiB, is the most that bodies can
+    /// take of memory.
+    pub in_flight: usize,
+    /// The longest body in bytes.
+    ///
+    /// The API server takes requests of up to 3 MiB (`kubernetes/apiserver
+    /// pkg/server/config.go`, `MaxRequestBodyBytes`). A review carries two objects of that size,
+    /// the new and the old one, and the rest of it is less than 1 MiB: 7 MiB, as controller-runtime
+    /// derives it (`pkg/webhook/admission/http.go`).
+    pub body_bytes: usize,
+    /// How long the server goes on after it was asked to stop, not ready, while endpoints that name
+    /// it disappear from the cluster.
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take after that. Delay and drain together stay below the
+    /// 30 s which the kubelet waits before it kills.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            write: Duration::from_secs(10),
+            idle: Duration::from_mins(2),
+            age: Duration::from_mins(10),
+            age_grace: Duration::from_secs(150),
+            connections: 1024,
+            in_flight: 64,
+            body_bytes: 7 * 1024 * 1024,
+            shutdown_delay: Duration::from_secs(5),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fit_together() {
+        let limits = Limits::default();
+        let kubelet = Duration::from_secs(30);
+        assert!(limits.idle > Duration::from_secs(90), "Go's client");
+        assert!(limits.shutdown_delay + limits.drain < kubelet);
+        assert!(limits.age_grace >= limits.idle + limits.head + limits.body + limits.write);
+        assert!(limits.drain >= limits.body + limits.write);
+    }
+}

@@ -1,0 +1,223 @@
+//! The HTTPS port's paths, without a socket: every way to ask wrongly, and the limits.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up is a failed test")]
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{Request, StatusCode, header, response};
+use devgrant::metrics::Metrics;
+use devgrant::server::{Context, Limits, router};
+use http_body_util::BodyExt as _;
+use tokio::sync::Notify;
+use tower::ServiceExt as _;
+
+mod support {
+    pub(crate) mod server;
+}
+use support::server::{REVIEW, metrics, namespaces, policies};
+
+struct Paths {
+    router: Router,
+    metrics: Arc<Metrics>,
+}
+
+impl Paths {
+    fn new(limits: Limits) -> Self {
+        let metrics = metrics();
+        let context = Context::new(policies(&metrics), namespaces(), Arc::clone(&metrics), limits);
+        Self { router: router(Arc::new(context)), metrics }
+    }
+
+    async fn ask(&self, request: Request<Body>) -> (response::Parts, String) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn counted(&self, line: &str) {
+        let text = self.metrics.text();
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+fn review(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::post(path).header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()
+}
+
+/// A body that never comes; it says when somebody begins to wait for it.
+struct Stalled(Arc<Notify>);
+
+impl HttpBody for Stalled {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Task<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        self.0.notify_one();
+        Poll::Pending
+    }
+}
+
+fn stalled() -> (Arc<Notify>, Body) {
+    let waited_for = Arc::new(Notify::new());
+    (Arc::clone(&waited_for), Body::new(Stalled(waited_for)))
+}
+
+#[tokio::test]
+async fn a_review_is_answered_as_json_with_its_uid() {
+    let paths = Paths::new(Limits::default());
+    let (head, body) = paths.ask(review("/mutate?timeout=10s", REVIEW)).await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+    assert_eq!(head.headers[header::CONTENT_TYPE], "application/json");
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["response"]["uid"], "705ab4f5");
+    paths.counted(r#"endpoint="mutate",mode="","#);
+    paths.counted("devgrant_admission_duration_seconds_count 1");
+    paths.counted("devgrant_requests_in_flight 0");
+}
+
+#[tokio::test]
+async fn every_captured_review_is_answered_with_its_uid() {
+    let paths = Paths::new(Limits::default());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/admission-reviews");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let asked: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let (head, body) = paths.ask(review("/mutate", bytes)).await;
+        assert_eq!(head.status, StatusCode::OK, "{path:?}: {body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["response"]["uid"], asked["request"]["uid"], "{path:?}");
+        seen += 1;
+    }
+    assert!(seen >= 17, "only {seen} captured reviews in {folder}");
+}
+
+#[tokio::test]
+async fn who_asks_wrongly_is_told_what_is_wrong() {
+    let limits = Limits { body_bytes: 1000, ..Limits::default() };
+    let paths = Paths::new(limits);
+    let typed = |content_type: &str| {
+        Request::post("/mutate")
+            .header(header::CONTENT_TYPE, content_type)
+            .body(Body::from(REVIEW))
+            .unwrap()
+    };
+    let unknown_length = Body::new(Body::from("x".repeat(1001)).map_frame(|frame| frame));
+    let cases = [
+        (
+            "wrong method",
+            Request::get("/mutate").body(Body::empty()).unwrap(),
+            (405, "reviews are sent by POST"),
+        ),
+        ("wrong path", review("/mutated", REVIEW), (404, "POST /mutate")),
+        ("wrong type", typed("application/yaml"), (415, "not application/json")),
+        (
+            "no type",
+            Request::post("/mutate").body(Body::from(REVIEW)).unwrap(),
+            (415, "not application/json"),
+        ),
+        ("empty", review("/mutate", ""), (400, "the body is empty")),
+        ("no JSON", review("/mutate", "{]"), (400, "not one JSON document")),
+        (
+            "an old version",
+            review("/mutate", REVIEW.replace("k8s.io/v1", "k8s.io/v1beta1")),
+            (400, "admissionReviewVersions"),
+        ),
+        (
+            "no uid",
+            review("/mutate", REVIEW.replace("705ab4f5", "")),
+            (400, "`request.uid` is missing"),
+        ),
+        ("too large", review("/mutate", "x".repeat(1001)), (413, "longer than 1000 bytes")),
+        (
+            "too large, of unknown length",
+            review("/mutate", unknown_length),
+            (413, "longer than 1000 bytes"),
+        ),
+    ];
+    for (case, request, (status, sentence)) in cases {
+        let (head, body) = paths.ask(request).await;
+        assert_eq!(head.status.as_u16(), status, "{case}: {body}");
+        assert!(body.contains(sentence), "{case}: {body}");
+        assert!(body.ends_with('\n') && body.lines().count() == 1, "{case}: {body:?}");
+    }
+    paths.counted(
+        r#"{device="",endpoint="mutate",mode="",reason="TooLarge",verdict="unanswerable"} 2"#,
+    );
+
+    for content_type in ["application/json; charset=utf-8", "Application/JSON"] {
+        let (head, body) = paths.ask(typed(content_type)).await;
+        assert_eq!(head.status, StatusCode::OK, "{content_type}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_be_as_long_as_the_limit() {
+    let limit = Limits::default().body_bytes;
+    let paths = Paths::new(Limits::default());
+    let longest = format!("{REVIEW}{}", " ".repeat(limit - REVIEW.len()));
+    let (head, body) = paths.ask(review("/mutate", longest.clone())).await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+    let (head, body) = paths.ask(review("/mutate", longest + " ")).await;
+    assert_eq!(head.status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let paths = Paths::new(Limits::default());
+    let begun = tokio::time::Instant::now();
+    let (head, body) = paths.ask(review("/mutate", stalled().1)).await;
+    assert_eq!(head.status, StatusCode::REQUEST_TIMEOUT, "{body}");
+    assert_eq!(begun.elapsed().as_secs(), Limits::default().body.as_secs());
+
+    for (timeout, status, after) in [
+        ("3s", StatusCode::GATEWAY_TIMEOUT, 3),
+        // The caller may wait longer than a body may take, and nonsense is no deadline.
+        ("30s", StatusCode::REQUEST_TIMEOUT, 10),
+        ("soon", StatusCode::REQUEST_TIMEOUT, 10),
+    ] {
+        let begun = tokio::time::Instant::now();
+        let path = format!("/mutate?timeout={timeout}");
+        let (head, body) = paths.ask(review(&path, stalled().1)).await;
+        assert_eq!(head.status, status, "{timeout}: {body}");
+        assert_eq!(begun.elapsed().as_secs(), after, "{timeout}");
+    }
+    paths.counted(r#"reason="Deadline",verdict="undecided"} 1"#);
+    paths.counted("devgrant_requests_in_flight 0");
+}
+
+#[tokio::test]
+async fn more_reviews_than_may_be_in_flight_are_turned_away_for_a_second() {
+    let limits = Limits { in_flight: 1, body: Duration::from_mins(1), ..Limits::default() };
+    let paths = Arc::new(Paths::new(limits));
+    let (waited_for, body) = stalled();
+    let first = tokio::spawn({
+        let paths = Arc::clone(&paths);
+        async move { paths.ask(review("/mutate", body)).await }
+    });
+    waited_for.notified().await;
+    paths.counted("devgrant_requests_in_flight 1");
+
+    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    assert_eq!(head.status, StatusCode::TOO_MANY_REQUESTS, "{body}");
+    assert_eq!(head.headers[header::RETRY_AFTER], "1");
+    paths.counted("devgrant_requests_shed_total 1");
+
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+}
