@@ -1,1 +1,464 @@
-//! config
+//! What an operator set: defaults, then the file, then the environment, then flags.
+//!
+//! Two types, two steps. [`Typed`] is what was typed, in one shape for all places; figment lays the
+//! places over each other. [`Config`] is what is meant: one conversion checks everything that can be
+//! checked without looking at the world, and an error names the place that the value came from.
+
+mod sources;
+mod typed;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use figment::Figment;
+
+use crate::decision::policy::is_dns_subdomain;
+use crate::decision::{KubernetesVersion, Settings};
+use crate::policies::Location;
+pub use crate::server::Limits;
+
+pub use sources::{Origin, Sources, SourcesError};
+pub use typed::{Labels, LogFormat, Typed};
+
+/// What is meant.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The settings of the decision.
+    pub settings: Settings,
+    /// Where policies are read from.
+    pub policies: Location,
+    /// What the command line assumes about pods in files.
+    pub assumed: Assumed,
+    /// The server.
+    pub server: ServerConfig,
+    /// Log lines.
+    pub log: LogConfig,
+}
+
+/// What is assumed about a pod in a file, since no API server says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assumed {
+    /// The namespace, whatever the file says.
+    pub namespace: Option<String>,
+    /// The labels of the namespace.
+    pub namespace_labels: BTreeMap<String, String>,
+    /// The service account of a pod that names none.
+    pub service_account: Option<String>,
+    /// Who creates the pod.
+    pub user: Option<String>,
+}
+
+/// The server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The HTTPS address.
+    pub listen: SocketAddr,
+    /// The plain address of health and metrics.
+    pub health: SocketAddr,
+    /// Whether there is no cluster.
+    pub standalone: bool,
+    /// Where the certificate comes from.
+    pub certificate: CertificateSource,
+    /// The limits of connections and requests.
+    pub limits: Limits,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Files that somebody else renews.
+    Files {
+        /// The chain.
+        certificate: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// The own authority.
+    Own {
+        /// Further DNS names and addresses of the leaf.
+        names: Vec<String>,
+        /// Where the authority's certificate is written.
+        ca_out: Option<PathBuf>,
+    },
+}
+
+/// Log lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How they are written.
+    pub format: LogFormat,
+    /// Which are written, in the words of `tracing`.
+    pub level: String,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or a variable cannot be read.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+    /// A value does not mean anything.
+    #[error("{place}: {problem}")]
+    Value {
+        /// The flag, the variable, or the file and key.
+        place: String,
+        /// What is wrong with it, and what to write.
+        problem: String,
+    },
+}
+
+/// The merged layers: what was typed in all places together, and where each value was typed.
+#[derive(Debug)]
+pub struct Merged {
+    typed: Typed,
+    layers: Figment,
+}
+
+impl Merged {
+    /// Reads all places and lays them over each other.
+    pub fn load(sources: Sources) -> Result<Self, Error> {
+        let (layers, defaults) = sources.layers()?;
+        let standalone = layers.extract_inner("standalone").unwrap_or(false);
+        // `join` keeps what is there: defaults depend on other values, so they come last and lose.
+        let layers = layers.join(defaults.layer(standalone));
+        let typed = layers.extract().map_err(SourcesError::from)?;
+        Ok(Self { typed, layers })
+    }
+
+    /// What was typed, with the defaults.
+    pub fn typed(&self) -> &Typed {
+        &self.typed
+    }
+
+    /// The file that says this and nothing else, as YAML.
+    pub fn to_yaml(&self) -> Result<String, serde_saphyr::SerializeError> {
+        serde_saphyr::to_string(&self.typed)
+    }
+
+    /// What is meant.
+    pub fn config(&self) -> Result<Config, Error> {
+        let typed = &self.typed;
+        let settings = self.settings()?;
+        let namespace_labels = typed.namespace_labels.clone().map_or_else(
+            || BTreeMap::from([(settings.opt_in_label(), Settings::OPTED_IN.to_owned())]),
+            |labels| labels.0,
+        );
+        if let Some(namespace) = &typed.namespace {
+            self.value("namespace", label(namespace))?;
+        }
+        let policies = match typed.policies.clone().unwrap_or_default() {
+            paths if paths.is_empty() => Location::Shipped,
+            paths => Location::Folders {
+                paths,
+                allow_empty: typed.allow_empty_policies.unwrap_or(false),
+            },
+        };
+        Ok(Config {
+            policies,
+            assumed: Assumed {
+                namespace: typed.namespace.clone(),
+                namespace_labels,
+                service_account: typed.service_account.clone(),
+                user: typed.user.clone(),
+            },
+            server: self.server()?,
+            log: LogConfig {
+                format: typed.log_format.unwrap_or_default(),
+                level: typed.log_level.clone().unwrap_or_default(),
+            },
+            settings,
+        })
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        let typed = &self.typed;
+        let prefix = typed.prefix.clone().unwrap_or_default();
+        self.value("prefix", subdomain(&prefix))?;
+        let own_namespace = typed.own_namespace.clone().unwrap_or_default();
+        self.value("ownNamespace", label(&own_namespace))?;
+        let version = typed.kubernetes_version.as_deref().unwrap_or_default();
+        Ok(Settings {
+            prefix,
+            own_namespace,
+            kubernetes_version: self.value(
+                "kubernetesVersion",
+                version.parse::<KubernetesVersion>().map_err(|error| error.to_string()),
+            )?,
+            on_invalid: typed.on_invalid.unwrap_or_default(),
+        })
+    }
+
+    fn server(&self) -> Result<ServerConfig, Error> {
+        let typed = &self.typed;
+        Ok(ServerConfig {
+            listen: self.address("listen", typed.listen.as_deref())?,
+            health: self.address("health", typed.health.as_deref())?,
+            standalone: typed.standalone.unwrap_or(false),
+            certificate: self.certificate()?,
+            limits: self.limits()?,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        let typed = &self.typed;
+        let bytes = units::bytes(typed.body_limit.as_deref().unwrap_or_default());
+        let delay = units::duration(typed.shutdown_delay.as_deref().unwrap_or_default());
+        let limits = Limits {
+            handshake: self.duration("handshakeTimeout", typed.handshake_timeout.as_deref())?,
+            head: self.duration("headTimeout", typed.head_timeout.as_deref())?,
+            body: self.duration("bodyTimeout", typed.body_timeout.as_deref())?,
+            idle: self.duration("idleTimeout", typed.idle_timeout.as_deref())?,
+            age: self.duration("maxConnectionAge", typed.max_connection_age.as_deref())?,
+            connections: self.count("maxConnections", typed.max_connections)?,
+            in_flight: self.count("maxInFlight", typed.max_in_flight)?,
+            body_bytes: self.value("bodyLimit", bytes.and_then(not_zero))?,
+            shutdown_delay: self.value("shutdownDelay", delay)?,
+            ..Limits::default()
+        };
+        // Until then a connection that is too old may be about to end by itself.
+        let age_grace = limits.idle + limits.head + limits.body + limits.write;
+        Ok(Limits { age_grace, ..limits })
+    }
+
+    fn certificate(&self) -> Result<CertificateSource, Error> {
+        let typed = &self.typed;
+        let (key, problem) = match (&typed.tls_cert, &typed.tls_key) {
+            (Some(_), None) => ("tlsCert", "the private key is missing; set tlsKey too"),
+            (None, Some(_)) => ("tlsKey", "the certificate is missing; set tlsCert too"),
+            (Some(_), Some(_)) if typed.ca_out.is_some() => {
+                ("caOut", "there is no own authority beside tlsCert; leave out one of them")
+            }
+            (Some(certificate), Some(key)) => {
+                return Ok(CertificateSource::Files {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                });
+            }
+            (None, None) => {
+                return Ok(CertificateSource::Own {
+                    names: typed.names.clone().unwrap_or_default(),
+                    ca_out: typed.ca_out.clone(),
+                });
+            }
+        };
+        self.value(key, Err(problem.to_owned()))
+    }
+
+    fn address(&self, key: &str, text: Option<&str>) -> Result<SocketAddr, Error> {
+        let text = text.unwrap_or_default();
+        let address = text.parse().map_err(|_| {
+            format!("`{text}` is no address; write ADDRESS:PORT, for example 127.0.0.1:8443 or [::]:8443")
+        });
+        self.value(key, address)
+    }
+
+    /// A duration that must pass: a limit of nothing would refuse everything.
+    fn duration(&self, key: &str, text: Option<&str>) -> Result<Duration, Error> {
+        let duration = units::duration(text.unwrap_or_default());
+        self.value(key, duration.and_then(not_zero))
+    }
+
+    fn count(&self, key: &str, count: Option<u32>) -> Result<usize, Error> {
+        let count = usize::try_from(count.unwrap_or_default()).map_err(|error| error.to_string());
+        self.value(key, count.and_then(not_zero))
+    }
+
+    fn value<T>(&self, key: &str, value: Result<T, String>) -> Result<T, Error> {
+        value.map_err(|problem| Error::Value {
+            place: Origin::of(&self.layers, key).place(key),
+            problem,
+        })
+    }
+}
+
+fn not_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
+    if value == T::default() {
+        return Err("nothing would get through a limit of 0; write more".to_owned());
+    }
+    Ok(value)
+}
+
+/// A DNS-1123 subdomain, as the prefix of an annotation must be.
+fn subdomain(text: &str) -> Result<(), String> {
+    if is_dns_subdomain(text) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no DNS-1123 subdomain; write lower case letters, digits, `-` and `.`, \
+         each part beginning and ending with a letter or digit: {}",
+        Settings::PREFIX
+    ))
+}
+
+/// A DNS-1123 label, as the name of a namespace must be.
+fn label(text: &str) -> Result<(), String> {
+    // A label is a short subdomain of one part.
+    if text.len() <= 63 && !text.contains('.') && is_dns_subdomain(text) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no name of a namespace; write at most 63 lower case letters, digits and `-`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::unwrap_in_result,
+        reason = "a scratch folder that cannot be made is no result"
+    )]
+    fn merged(
+        file: Option<&str>,
+        environment: &[(&str, &str)],
+        flags: Typed,
+    ) -> Result<Merged, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file.map(|text| {
+            let path = folder.path().join("devgrant.yaml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        Merged::load(Sources {
+            file: path,
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            flags,
+        })
+    }
+
+    #[test]
+    fn later_places_win() {
+        let flags = Typed { user: Some("flag".to_owned()), ..Typed::default() };
+        let merged = merged(
+            Some("prefix: file.example\nuser: file\nnamespace: file\nkubernetesVersion: 1.30\n"),
+            &[("DEVGRANT_USER", "variable"), ("DEVGRANT_NAMESPACE", "variable")],
+            flags,
+        )
+        .unwrap();
+        let config = merged.config().unwrap();
+        assert_eq!(config.assumed.user.as_deref(), Some("flag"));
+        assert_eq!(config.assumed.namespace.as_deref(), Some("variable"));
+        assert_eq!(config.settings.prefix, "file.example");
+        assert_eq!(config.settings.kubernetes_version.minor, 30);
+        assert_eq!(config.settings.own_namespace, Settings::OWN_NAMESPACE);
+        assert_eq!(config.server.listen.to_string(), "0.0.0.0:8443");
+    }
+
+    #[test]
+    fn labels_replace_and_do_not_unite() {
+        let flags = Typed { namespace_labels: Some("b=2".parse().unwrap()), ..Typed::default() };
+        let merged = merged(Some("namespaceLabels: { a: 1 }\n"), &[], flags).unwrap();
+        let labels = merged.config().unwrap().assumed.namespace_labels;
+        assert_eq!(labels, BTreeMap::from([("b".to_owned(), "2".to_owned())]));
+    }
+
+    #[test]
+    fn defaults_depend_on_other_values() {
+        let config = merged(
+            None,
+            &[("DEVGRANT_STANDALONE", "true"), ("POD_NAMESPACE", "grants")],
+            Typed::default(),
+        )
+        .unwrap()
+        .config()
+        .unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8443");
+        assert_eq!(config.settings.own_namespace, "grants");
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let flags = Typed {
+            policies: Some(vec!["a".into(), "b".into()]),
+            kubernetes_version: Some("1.30".to_owned()),
+            namespace_labels: Some("team=data,x=true".parse().unwrap()),
+            ..Typed::default()
+        };
+        let first = merged(None, &[("DEVGRANT_MAX_IN_FLIGHT", "7")], flags).unwrap();
+        let second = merged(Some(&first.to_yaml().unwrap()), &[], Typed::default()).unwrap();
+        assert_eq!(first.typed(), second.typed());
+    }
+
+    #[test]
+    fn a_bad_value_names_its_place() {
+        for (file, environment, expected) in [
+            (
+                Some("prefix: Devices\n"),
+                &[][..],
+                "devgrant.yaml: key `prefix`: `Devices` is no DNS-1123 subdomain",
+            ),
+            (
+                None,
+                &[("DEVGRANT_LISTEN", "8443")][..],
+                "variable DEVGRANT_LISTEN: `8443` is no address",
+            ),
+            (
+                None,
+                &[("DEVGRANT_MAX_IN_FLIGHT", "0")][..],
+                "variable DEVGRANT_MAX_IN_FLIGHT: nothing would",
+            ),
+            (
+                None,
+                &[("DEVGRANT_MAX_IN_FLIGHT", "x")][..],
+                "variable DEVGRANT_MAX_IN_FLIGHT: `x` is no whole number",
+            ),
+            (
+                None,
+                &[("DEVGRANT_ON_INVALID", "deny")][..],
+                "variable DEVGRANT_ON_INVALID: unknown variant `deny`",
+            ),
+            (
+                None,
+                &[("DEVGRANT_PREFIXX", "a.b")][..],
+                "variable DEVGRANT_PREFIXX: no such key; did you mean DEVGRANT_PREFIX",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TLS_KEY", "k")][..],
+                "variable DEVGRANT_TLS_KEY: the certificate is missing",
+            ),
+            (
+                Some("prefx: a.b\n"),
+                &[][..],
+                "devgrant.yaml: line 1: no such key `prefx`; did you mean `prefix`",
+            ),
+            (Some("headTimeout: 5\n"), &[][..], "key `headTimeout`: `5` is no duration"),
+            (Some("- a\n"), &[][..], "devgrant.yaml"),
+        ] {
+            let error = merged(file, environment, Typed::default())
+                .and_then(|merged| merged.config().map(|_| ()))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error}\nshould contain: {expected}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_named_as_it_is_typed() {
+        let flags = Typed { own_namespace: Some("A b".to_owned()), ..Typed::default() };
+        let error = merged(None, &[], flags).unwrap().config().unwrap_err().to_string();
+        assert!(error.starts_with("flag --own-namespace: `A b` is no name"), "{error}");
+    }
+
+    #[test]
+    fn service_links_are_no_settings() {
+        let links = [
+            ("DEVGRANT_SERVICE_HOST", "10.0.0.1"),
+            ("DEVGRANT_SERVICE_PORT", "443"),
+            ("DEVGRANT_SERVICE_PORT_HTTPS", "443"),
+            ("DEVGRANT_PORT", "tcp://10.0.0.1:443"),
+            ("DEVGRANT_PORT_443_TCP", "tcp://10.0.0.1:443"),
+            ("DEVGRANT_PORT_443_TCP_ADDR", "10.0.0.1"),
+            ("DEVGRANT_METRICS_SERVICE_HOST", "10.0.0.2"),
+            ("DEVGRANT_METRICS_PORT_8080_TCP_PROTO", "tcp"),
+        ];
+        assert!(merged(None, &links, Typed::default()).is_ok());
+    }
+}

@@ -26,22 +26,22 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 #[derive(Debug, thiserror::Error)]
 pub enum Undecided {
     /// A field of the request is not of its type.
-    #[error("`request.{field}` of the review is not what the API server sends: {source}")]
+    #[error("`request.{field}` of the review is not what the API server sends: {cause}")]
     NotRequest {
         /// The field.
         field: &'static str,
         /// Why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The object is no pod.
     #[error("`request.object` is no pod: {0}")]
-    NotPod(#[source] serde_json::Error),
+    NotPod(serde_json::Error),
     /// The object has no spec, or there is no object.
     #[error("`request.object` is no pod: it has no `spec`")]
     NoSpec,
     /// The patch would not apply.
     #[error("the patch would not apply: {0}")]
-    Patch(#[from] DraftError),
+    Patch(DraftError),
     /// The namespace of a pod that asks is not known yet.
     #[error("the namespace `{0}` is not known (yet)")]
     UnknownNamespace(String),
@@ -173,7 +173,8 @@ pub fn decide<'a>(
     }
 
     let object = request.object.ok_or(Undecided::NoSpec)?;
-    let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)?;
+    let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)
+        .map_err(Undecided::Patch)?;
     let reason = if !plan.granted.is_empty() {
         Reason::Granted
     } else if !shadowed.is_empty() || shadow_refused {

@@ -11,6 +11,8 @@ pub use compose::compose;
 pub(super) use compose::same_path;
 pub use refusal::{Objection, Reason, Refusal};
 
+use std::fmt;
+
 use super::annotation::{Stamp, StampedGrant};
 use super::pod::ContainerIndex;
 use super::policy::schema::{
@@ -114,11 +116,37 @@ pub enum VolumeName<'p> {
     OfDevice(&'p str),
 }
 
-impl std::fmt::Display for VolumeName<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for VolumeName<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given(name) => formatter.write_str(name),
             Self::OfDevice(device) => write!(formatter, "devgrant-{device}"),
+        }
+    }
+}
+
+/// As `explain` says it.
+impl fmt::Display for ContainerGrant<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource { name, count } => write!(formatter, "resource {name}: {count}"),
+            Self::Claim(claim) => write!(formatter, "resource claim {}", claim.name),
+            Self::Capability(name) => write!(formatter, "capability {name}"),
+            Self::Privileged => write!(formatter, "privileged"),
+            Self::AllowPrivilegeEscalation(value) => {
+                write!(formatter, "allowPrivilegeEscalation: {value}")
+            }
+            Self::AppArmor(profile) => {
+                write!(formatter, "AppArmor profile {}", String::from((*profile).clone()))
+            }
+            Self::Seccomp(profile) => {
+                write!(formatter, "seccomp profile {}", String::from((*profile).clone()))
+            }
+            Self::Environment { name, value } => write!(formatter, "environment {name}={value}"),
+            Self::NvidiaVoid => {
+                write!(formatter, "environment {}=void", accelerator::NVIDIA_VISIBLE_DEVICES)
+            }
+            Self::Mount { volume, path } => write!(formatter, "mount of {volume} at {path}"),
         }
     }
 }
@@ -161,4 +189,34 @@ pub enum PodGrant<'p> {
     },
     /// A scheduling gate.
     SchedulingGate(&'p str),
+}
+
+/// As `explain` says it.
+impl fmt::Display for PodGrant<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(volume) => write!(formatter, "volume {} (emptyDir)", volume.name),
+            Self::HostPathVolume { name, host_path } => {
+                write!(formatter, "volume {name} (hostPath {})", host_path.path)
+            }
+            Self::Claim(claim) => write!(
+                formatter,
+                "resource claim {} from the template {}",
+                claim.name, claim.resource_claim_template_name
+            ),
+            Self::OwnUserNamespace => write!(formatter, "hostUsers: false"),
+            Self::RuntimeClass(class) => write!(formatter, "runtimeClassName {class}"),
+            Self::NodeSelector { key, value } => write!(formatter, "nodeSelector {key}={value}"),
+            Self::NodeAffinity(requirement) => write!(
+                formatter,
+                "node affinity {} {:?} {}",
+                requirement.key,
+                requirement.operator,
+                requirement.values.join(", ")
+            ),
+            Self::Toleration(toleration) => write!(formatter, "toleration of {}", toleration.key),
+            Self::Annotation { key, value } => write!(formatter, "annotation {key}={value}"),
+            Self::SchedulingGate(gate) => write!(formatter, "scheduling gate {gate}"),
+        }
+    }
 }

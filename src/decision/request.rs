@@ -129,6 +129,6 @@ fn field<'a, T: Default + Deserialize<'a>>(
         return Ok(T::default());
     };
     let value: Option<T> = serde_json::from_str(raw.get())
-        .map_err(|source| Undecided::NotRequest { field: name, source })?;
+        .map_err(|cause| Undecided::NotRequest { field: name, cause })?;
     Ok(value.unwrap_or_default())
 }

@@ -52,12 +52,15 @@ pub enum Unanswerable {
     /// The body has no bytes, or only white space.
     #[error("the body is empty; send an AdmissionReview as JSON")]
     Empty,
-    /// The body is not one JSON value. The position is in the message of the source.
+    /// The body is not one JSON value. The position is in the message.
     #[error("the body is not one JSON document: {0}")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(serde_json::Error),
     /// The body is JSON and no AdmissionReview.
     #[error("the body is no AdmissionReview: {0}")]
-    NotReview(#[source] serde_json::Error),
+    NotReview(serde_json::Error),
+    /// The body is JSON and no object.
+    #[error("the body is no AdmissionReview but another JSON value; send an object")]
+    NotObject,
     /// `apiVersion` is another one.
     #[error(
         "apiVersion `{0}` is not served; set `admissionReviewVersions: [\"v1\"]` in the webhook configuration and send {API_VERSION}"
@@ -88,9 +91,8 @@ impl<'a> Review<'a> {
             request: Option<Body<'a>>,
         }
 
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Unanswerable::Empty);
-        }
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        let first = first.ok_or(Unanswerable::Empty)?;
         let envelope: Envelope<'a> = serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
                 Unanswerable::NotReview(error)
@@ -98,6 +100,10 @@ impl<'a> Review<'a> {
                 Unanswerable::NotJson(error)
             }
         })?;
+        // A list would be read field by field, in the order of the declaration.
+        if *first != b'{' {
+            return Err(Unanswerable::NotObject);
+        }
         let api_version = envelope.api_version.unwrap_or_default();
         if api_version != API_VERSION {
             return Err(Unanswerable::ApiVersion(excerpt(&api_version)));
@@ -132,4 +138,60 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 /// The start of a caller's text, so that an error message stays a message.
 fn excerpt(text: &str) -> String {
     text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_answered_says_why() {
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let bomb = format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":{deep}}}"#);
+        for (body, sentence) in [
+            ("", "the body is empty"),
+            (" \n", "the body is empty"),
+            ("nonsense", "the body is not one JSON document: expected ident at line 1 column 2"),
+            ("{", "the body is not one JSON document: EOF"),
+            ("{} {}", "the body is not one JSON document: trailing characters"),
+            ("[]", "the body is no AdmissionReview"),
+            ("1", "the body is no AdmissionReview"),
+            (r#"["admission.k8s.io/v1","AdmissionReview",{"uid":"u"}]"#, "but another JSON value"),
+            ("{}", "apiVersion `` is not served"),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1beta1"}"#,
+                "apiVersion `admission.k8s.io/v1beta1`",
+            ),
+            (r#"{"apiVersion":1}"#, "the body is no AdmissionReview: invalid type"),
+            (r#"{"apiVersion":"admission.k8s.io/v1","kind":"Pod"}"#, "kind `Pod` is not served"),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,
+                "`request` is missing",
+            ),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}"#,
+                "`request` is missing",
+            ),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":""}}"#,
+                "`request.uid` is missing or empty",
+            ),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":7}}"#,
+                "`request.uid` is missing or empty",
+            ),
+            (bomb.as_str(), "the body is no AdmissionReview"),
+        ] {
+            let error = Review::decode(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(sentence), "{}: {error}", excerpt(body));
+        }
+    }
+
+    #[test]
+    fn a_review_borrows_what_it_can() {
+        let body = br#"{"request":{"uid":"u-1","namespace":"team"},"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#;
+        let review = Review::decode(body).unwrap();
+        assert!(matches!(review.uid, Cow::Borrowed("u-1")));
+        assert!(matches!(review.namespace(), Cow::Borrowed("team")));
+    }
 }

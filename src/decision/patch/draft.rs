@@ -32,12 +32,12 @@ pub enum DraftError {
     #[error("`{0}` is missing")]
     Missing(String),
     /// A part of the document that was opened is not readable.
-    #[error("`{path}` cannot be read: {source}")]
+    #[error("`{path}` cannot be read: {cause}")]
     Unreadable {
         /// Where.
         path: String,
         /// Why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -222,7 +222,7 @@ impl<'a> Node<'a> {
     /// Makes the children of this reachable.
     fn open(&mut self, path: &Path<'_>, depth: usize) -> Result<&mut Self, DraftError> {
         let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
-        let unreadable = |source| DraftError::Unreadable { path: here(), source };
+        let unreadable = |cause| DraftError::Unreadable { path: here(), cause };
         match self {
             Self::Raw(raw) => {
                 let text = raw.get();

@@ -143,7 +143,7 @@ fn node_affinity(
     ]);
     let affinity: Affinity = match spec.affinity {
         Some(raw) => serde_json::from_str::<Option<Affinity>>(raw.get())
-            .map_err(|source| DraftError::Unreadable { path: "/spec/affinity".to_owned(), source })?
+            .map_err(|cause| DraftError::Unreadable { path: "/spec/affinity".to_owned(), cause })?
             .unwrap_or_default(),
         None => Affinity::default(),
     };

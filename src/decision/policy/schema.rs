@@ -2,7 +2,7 @@
 //!
 //! These types are what an author writes. `policies/schema.json` is generated from them, the loader
 //! walks a file by that same schema, and their documentation is what an editor shows. Nothing here is
-//! checked beyond its shape; [`super::compile`] does that and makes the types that decide.
+//! checked beyond its shape; compiling does that and makes the types that decide.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,0 +1,41 @@
+//! `admit`: one AdmissionReview in, exactly the bytes that the server would answer out.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::arguments::{DecidingArguments, compile};
+use super::question::{self, FALLBACK_NAMESPACE};
+use super::{Status, input, output};
+use crate::decision::{Request, Review, admit};
+
+/// The flags of `admit`.
+#[derive(Debug, Args)]
+pub struct Admit {
+    /// AdmissionReview of admission.k8s.io/v1 as JSON, or - for standard input.
+    #[arg(short, long, value_name = "REVIEW")]
+    pub file: PathBuf,
+    /// The policies, and what is assumed about the namespace.
+    #[command(flatten)]
+    pub deciding: DecidingArguments,
+}
+
+pub(super) fn run(arguments: &Admit) -> anyhow::Result<Status> {
+    let config = arguments.deciding.load()?;
+    let policies = compile(&config)?;
+    let name = input::name(&arguments.file);
+    let bytes = input::bytes(&arguments.file)?;
+    let review = Review::decode(&bytes).with_context(|| name.clone())?;
+    // The review is answered as it is: only the labels of its namespace are assumed, since the server
+    // looks those up.
+    let namespace = Request::of(&review).map(|request| request.namespace.to_string());
+    let namespace = namespace.unwrap_or_else(|_| FALLBACK_NAMESPACE.to_owned());
+    let namespace = question::namespace(namespace, &config.assumed);
+    let admission = admit(&review, &policies, Some(&namespace)).with_context(|| name)?;
+    let mut stdout = output::stdout();
+    stdout.write_all(&admission.to_bytes())?;
+    stdout.flush()?;
+    Ok(if admission.allowed { Status::Fine } else { Status::No })
+}

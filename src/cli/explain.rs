@@ -1,0 +1,334 @@
+//! `explain`: the line step by step, by the names that its rooms have.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Status;
+use super::arguments::{DecidingArguments, compile};
+use super::output::{self, ERROR, TITLE, WARNING};
+use super::question::{Manifests, Question};
+use crate::decision::ask::{Ask, service_account};
+use crate::decision::line::{pod_of, unasked};
+use crate::decision::pod::{ContainerIndex, Pod, Spec};
+use crate::decision::policy::select::Allowed;
+use crate::decision::{Decision, Plan, PolicySet, Request, Review, Settings, Verdict, decide};
+
+/// The flags of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Manifest, folder of manifests, or - for standard input; may be repeated.
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How to write it.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// The policies, and what is assumed about the pods.
+    #[command(flatten)]
+    pub deciding: DecidingArguments,
+}
+
+/// How an explanation is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For scripts: a list with one object for each pod.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+pub(super) fn run(arguments: &Explain) -> anyhow::Result<Status> {
+    let config = arguments.deciding.load()?;
+    let policies = compile(&config)?;
+    let manifests = Manifests::read(&arguments.files, &config.assumed)?;
+    let mut explanations = Vec::new();
+    for question in &manifests.questions {
+        let document = manifests.documents.get(question.document);
+        let place = document.map(super::input::Document::place).unwrap_or_default();
+        let context = || format!("{place}: {}", question.title);
+        explanations.push(explain(question, place.clone(), &policies).with_context(context)?);
+    }
+    let mut stdout = output::stdout();
+    match arguments.output {
+        Format::Json => output::json(&mut stdout, &explanations)?,
+        Format::Text => {
+            for (index, explanation) in explanations.iter().enumerate() {
+                if index > 0 {
+                    writeln!(stdout)?;
+                }
+                explanation.write(&mut stdout)?;
+            }
+        }
+    }
+    let refused = explanations.iter().any(|explanation| !explanation.answer.allowed);
+    Ok(if refused { Status::No } else { Status::Fine })
+}
+
+/// One decision, a field for each step of the line.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explanation {
+    pod: String,
+    place: String,
+    request: Facts,
+    annotation: Vec<AskedDevice>,
+    ask: Vec<Selected>,
+    plan: Vec<Granted>,
+    conflict: Vec<Objected>,
+    patch: Vec<Value>,
+    answer: Answer,
+}
+
+/// Step `request`: the facts.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Facts {
+    creates_pod: bool,
+    namespace: String,
+    opted_in: bool,
+    service_account: String,
+    containers: Vec<String>,
+}
+
+/// Step `annotation`: what is asked for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AskedDevice {
+    device: String,
+    value: String,
+    containers: Option<String>,
+}
+
+/// Step `ask`: which policy answers, by which rule, in which mode.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Selected {
+    device: String,
+    policy: String,
+    file: String,
+    rule: String,
+    mode: String,
+    description: String,
+    count: u32,
+    containers: Vec<String>,
+}
+
+/// Step `plan`: what a container or the pod gets.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted {
+    to: String,
+    grants: Vec<String>,
+}
+
+/// Step `conflict`, and everything else that stands against a grant.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Objected {
+    reason: &'static str,
+    sentence: String,
+    refuses: bool,
+}
+
+/// Step `answer`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    allowed: bool,
+    reason: &'static str,
+    warnings: Vec<String>,
+}
+
+fn explain(
+    question: &Question,
+    place: String,
+    policies: &PolicySet,
+) -> anyhow::Result<Explanation> {
+    let review = Review::decode(&question.review)?;
+    let request = Request::of(&review)?;
+    let pod = pod_of(&request, policies)?;
+    let decision = match &pod {
+        Some(pod) => decide(&request, pod, policies, Some(&question.namespace))?,
+        None => Decision::untouched(unasked(&request)),
+    };
+    let containers = Containers(pod.as_ref());
+    let settings = policies.settings();
+    let facts = Facts {
+        creates_pod: request.creates_pod,
+        namespace: request.namespace.to_string(),
+        opted_in: question.namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN),
+        service_account: pod
+            .as_ref()
+            .and_then(Pod::spec)
+            .map(|spec| service_account(spec).to_owned())
+            .unwrap_or_default(),
+        containers: containers.all(),
+    };
+    let asked = decision.asked.iter().flat_map(|asked| {
+        asked.devices.iter().map(|entry| AskedDevice {
+            device: entry.device.to_owned(),
+            value: entry.value.to_owned(),
+            containers: entry.containers.or(asked.containers).map(str::to_owned),
+        })
+    });
+    let operations = decision.operations.iter().map(serde_json::to_value);
+    let (plan, allowed) = match &decision.verdict {
+        Verdict::Admit(plan) => (granted(plan, &containers), true),
+        Verdict::Refuse(_) => (Vec::new(), false),
+    };
+    Ok(Explanation {
+        pod: question.title.clone(),
+        place,
+        request: facts,
+        annotation: asked.collect(),
+        ask: decision.asks.iter().map(|ask| selected(ask, &containers)).collect(),
+        plan,
+        conflict: objected(&decision),
+        patch: operations.collect::<Result<_, _>>()?,
+        answer: Answer {
+            allowed,
+            reason: decision.reason.as_str(),
+            warnings: decision.warnings.iter().map(ToString::to_string).collect(),
+        },
+    })
+}
+
+/// The pod's containers by name.
+struct Containers<'p>(Option<&'p Pod<'p>>);
+
+impl Containers<'_> {
+    fn all(&self) -> Vec<String> {
+        let spec = self.0.and_then(Pod::spec);
+        spec.into_iter()
+            .flat_map(Spec::all_containers)
+            .map(|(_, container)| container.name.to_string())
+            .collect()
+    }
+
+    fn name(&self, at: ContainerIndex) -> String {
+        let container = self.0.and_then(Pod::spec).and_then(|spec| spec.container(at));
+        container.map(|container| container.name.to_string()).unwrap_or_default()
+    }
+}
+
+fn selected(ask: &Ask<'_>, containers: &Containers<'_>) -> Selected {
+    Selected {
+        device: ask.policy.device().to_owned(),
+        policy: ask.policy.name().to_owned(),
+        file: ask.policy.file().to_owned(),
+        rule: match ask.allowed {
+            Allowed::Everyone => "every opted-in namespace".to_owned(),
+            Allowed::Rule(index) => format!("spec.allow[{index}]"),
+        },
+        mode: ask.mode_name.to_owned(),
+        description: ask.mode.description.clone(),
+        count: ask.count,
+        containers: ask.containers.iter().map(|at| containers.name(*at)).collect(),
+    }
+}
+
+fn granted(plan: &Plan<'_>, containers: &Containers<'_>) -> Vec<Granted> {
+    let mut granted: Vec<Granted> = plan
+        .containers
+        .iter()
+        .map(|(at, grants)| Granted {
+            to: format!("container {}", containers.name(*at)),
+            grants: grants.iter().map(ToString::to_string).collect(),
+        })
+        .collect();
+    if !plan.pod.is_empty() {
+        let grants = plan.pod.iter().map(ToString::to_string).collect();
+        granted.push(Granted { to: "the pod".to_owned(), grants });
+    }
+    granted
+}
+
+fn objected(decision: &Decision<'_>) -> Vec<Objected> {
+    let refusing = match &decision.verdict {
+        Verdict::Admit(_) => Vec::new(),
+        Verdict::Refuse(refusal) => refusal.objections().collect(),
+    };
+    let refusing = refusing.into_iter().map(|objection| (objection, true));
+    let ignored = decision.ignored.iter().map(|objection| (objection, false));
+    let all = refusing.chain(ignored);
+    all.map(|(objection, refuses)| Objected {
+        reason: objection.reason.as_str(),
+        sentence: objection.sentence.clone(),
+        refuses,
+    })
+    .collect()
+}
+
+impl Explanation {
+    fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        writeln!(out, "{TITLE}{}{TITLE:#} ({})", self.pod, self.place)?;
+        let request = &self.request;
+        let opted_in = if request.opted_in { "opted in" } else { "not opted in" };
+        let facts = format!("namespace {} ({opted_in})", request.namespace);
+        let mut steps = vec![("request", vec![facts])];
+        if !request.containers.is_empty() {
+            let facts = format!(
+                "service account {}; containers: {}",
+                request.service_account,
+                request.containers.join(", ")
+            );
+            steps.extend([("", vec![facts])]);
+        }
+        let asked = self.annotation.iter().map(|asked| match &asked.containers {
+            Some(names) => format!("{} = {:?} for {names}", asked.device, asked.value),
+            None => format!("{} = {:?}", asked.device, asked.value),
+        });
+        steps.push(("annotation", asked.collect()));
+        let asks = self.ask.iter().map(|ask| {
+            format!(
+                "{}: policy {} ({}) by {}: mode {}, count {}, for {}",
+                ask.device,
+                ask.policy,
+                ask.file,
+                ask.rule,
+                ask.mode,
+                ask.count,
+                ask.containers.join(", ")
+            )
+        });
+        steps.push(("ask", asks.collect()));
+        let plan = self.plan.iter().flat_map(|granted| {
+            granted.grants.iter().map(move |grant| format!("{}: {grant}", granted.to))
+        });
+        steps.push(("plan", plan.collect()));
+        let conflicts = self.conflict.iter().map(|conflict| {
+            let weight = if conflict.refuses { "refused" } else { "ignored" };
+            format!("{weight} ({}): {}", conflict.reason, conflict.sentence)
+        });
+        steps.push(("conflict", conflicts.collect()));
+        steps.push(("patch", self.patch.iter().map(operation).collect()));
+        for (step, lines) in steps {
+            let none = ["-".to_owned()];
+            let lines = if lines.is_empty() { &none } else { lines.as_slice() };
+            for (index, line) in lines.iter().enumerate() {
+                let step = if index == 0 { step } else { "" };
+                writeln!(out, "  {TITLE}{step:<11}{TITLE:#}{line}")?;
+            }
+        }
+        for (index, warning) in self.answer.warnings.iter().enumerate() {
+            let step = if index == 0 { "warnings" } else { "" };
+            writeln!(out, "  {WARNING}{step:<11}{WARNING:#}{warning}")?;
+        }
+        let Answer { allowed, reason, .. } = &self.answer;
+        let (style, verdict) = if *allowed { (TITLE, "admitted") } else { (ERROR, "refused") };
+        writeln!(out, "  {TITLE}{:<11}{TITLE:#}{style}{verdict}{style:#} ({reason})", "answer")?;
+        Ok(())
+    }
+}
+
+/// One operation on one line.
+fn operation(operation: &Value) -> String {
+    let text = |key: &str| operation.get(key).and_then(Value::as_str).unwrap_or_default();
+    let value = operation.get("value").map(|value| format!(" {value}")).unwrap_or_default();
+    format!("{} {}{value}", text("op"), text("path"))
+}

@@ -1,0 +1,222 @@
+//! `patch`: what comes out for pods and everything that holds a pod template.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use json_patch::PatchOperation;
+use serde::Serialize;
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use super::Status;
+use super::arguments::{DecidingArguments, compile};
+use super::input::Document;
+use super::output::{self, ADDED, ERROR, PLACE, REMOVED, TITLE, WARNING};
+use super::placement::place;
+use super::question::{Manifests, Question};
+use super::workload::Owner;
+use crate::decision::{PolicySet, Review, admit};
+
+/// The flags of `patch`.
+#[derive(Debug, Args)]
+pub struct Patch {
+    /// Manifest, folder of manifests, or - for standard input; may be repeated.
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How to write what comes out.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// The policies, and what is assumed about the pods.
+    #[command(flatten)]
+    pub deciding: DecidingArguments,
+}
+
+/// How a patch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// What changes, as a unified diff of YAML.
+    #[default]
+    Diff,
+    /// All documents as they come out, JSON; a List if there are several.
+    Json,
+    /// JSON Patch; for several documents a list of {file, document, kind, name, patch}.
+    Patch,
+    /// All documents as they come out, YAML.
+    Yaml,
+}
+
+/// A document as it comes out.
+struct Outcome<'a> {
+    document: &'a Document,
+    after: Value,
+    operations: Vec<PatchOperation>,
+    holds_pods: bool,
+    refused: bool,
+}
+
+pub(super) fn run(arguments: &Patch) -> anyhow::Result<Status> {
+    let config = arguments.deciding.load()?;
+    let policies = compile(&config)?;
+    let manifests = Manifests::read(&arguments.files, &config.assumed)?;
+    let mut outcomes: Vec<Outcome<'_>> = manifests.documents.iter().map(Outcome::new).collect();
+    for question in &manifests.questions {
+        if let Some(outcome) = outcomes.get_mut(question.document) {
+            outcome.decide(question, &policies)?;
+        }
+    }
+    let refused = outcomes.iter().any(|outcome| outcome.refused);
+    // What is refused does not come out.
+    outcomes.retain(|outcome| !outcome.refused);
+    let several = manifests.documents.len() > 1;
+    write(arguments.output, &outcomes, several)?;
+    if arguments.output == Format::Diff && !refused {
+        let changed = outcomes.iter().any(|outcome| !outcome.operations.is_empty());
+        if !changed {
+            output::note("nothing changes")?;
+        }
+    }
+    Ok(if refused { Status::No } else { Status::Fine })
+}
+
+impl<'a> Outcome<'a> {
+    fn new(document: &'a Document) -> Self {
+        Self {
+            document,
+            after: document.value.clone(),
+            operations: Vec::new(),
+            holds_pods: false,
+            refused: false,
+        }
+    }
+
+    fn decide(&mut self, question: &Question, policies: &PolicySet) -> anyhow::Result<()> {
+        self.holds_pods = true;
+        let title = &question.title;
+        let context = || format!("{}: {title}", self.document.place());
+        let review = Review::decode(&question.review).with_context(context)?;
+        let admission =
+            admit(&review, policies, Some(&question.namespace)).with_context(context)?;
+        let mut stderr = output::stderr();
+        for warning in &admission.warnings {
+            writeln!(stderr, "{WARNING}Warning:{WARNING:#} {title}: {warning}")?;
+        }
+        if !admission.allowed {
+            let message = admission.message.as_deref().unwrap_or("refused");
+            writeln!(stderr, "{ERROR}Error:{ERROR:#} {title}: {message}")?;
+            self.refused = true;
+            return Ok(());
+        }
+        let placed = place(&mut self.after, &question.pod.places, &admission.operations)
+            .with_context(|| {
+                format!("{}: {title}: the patch does not fit the document", self.document.place())
+            })?;
+        for path in placed.homeless {
+            writeln!(
+                stderr,
+                "{WARNING}Warning:{WARNING:#} {title}: {path} has no place in this kind; only the pod gets it, when it is made"
+            )?;
+        }
+        self.operations.extend(placed.operations);
+        Ok(())
+    }
+
+    /// How the document is called in headers.
+    fn header(&self) -> String {
+        let Document { file, number, .. } = self.document;
+        format!("{file} (document {number}, {})", Owner::of(&self.document.value))
+    }
+}
+
+/// Writes what comes out. `several` is about the input: a script must not get another form because
+/// something was refused.
+fn write(format: Format, outcomes: &[Outcome<'_>], several: bool) -> anyhow::Result<()> {
+    match format {
+        Format::Diff => write_diff(outcomes),
+        Format::Json => write_json(outcomes, several),
+        Format::Patch => write_patch(outcomes, several),
+        Format::Yaml => write_yaml(outcomes),
+    }
+}
+
+fn write_diff(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
+    let mut stdout = output::stdout();
+    for outcome in outcomes.iter().filter(|outcome| !outcome.operations.is_empty()) {
+        let before = output::yaml(&outcome.document.value)?;
+        let after = output::yaml(&outcome.after)?;
+        let header = outcome.header();
+        let diff = TextDiff::from_lines(&before, &after);
+        let diff = diff.unified_diff().header(&header, &header).to_string();
+        for line in diff.lines() {
+            let style = match line.get(..1) {
+                _ if line.starts_with("--- ") || line.starts_with("+++ ") => TITLE,
+                Some("-") => REMOVED,
+                Some("+") => ADDED,
+                Some("@") => PLACE,
+                _ => anstyle::Style::new(),
+            };
+            writeln!(stdout, "{style}{line}{style:#}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_yaml(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
+    let mut stdout = output::stdout();
+    for (index, outcome) in outcomes.iter().enumerate() {
+        let separator = if index > 0 { "---\n" } else { "" };
+        write!(stdout, "{separator}{}", output::yaml(&outcome.after)?)?;
+    }
+    Ok(())
+}
+
+fn write_json(outcomes: &[Outcome<'_>], several: bool) -> anyhow::Result<()> {
+    let mut stdout = output::stdout();
+    if several {
+        let items: Vec<&Value> =
+            outcomes.iter().flat_map(|outcome| items(&outcome.after)).collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+        return output::json(&mut stdout, &list);
+    }
+    outcomes.iter().try_for_each(|only| output::json(&mut stdout, &only.after))
+}
+
+/// The objects of a document: kubectl takes no List in a List.
+fn items(document: &Value) -> Vec<&Value> {
+    match document.get("items") {
+        Some(Value::Array(items)) if document.get("kind") == Some(&json!("List")) => {
+            items.iter().collect()
+        }
+        _ => vec![document],
+    }
+}
+
+/// The patch of one document among several.
+#[derive(Serialize)]
+struct DocumentPatch<'a> {
+    file: &'a str,
+    document: usize,
+    kind: String,
+    name: String,
+    patch: &'a [PatchOperation],
+}
+
+fn write_patch(outcomes: &[Outcome<'_>], several: bool) -> anyhow::Result<()> {
+    let mut stdout = output::stdout();
+    if !several {
+        return outcomes.iter().try_for_each(|only| output::json(&mut stdout, &only.operations));
+    }
+    let with_pods = outcomes.iter().filter(|outcome| outcome.holds_pods);
+    let patches = with_pods.map(|outcome| {
+        let owner = Owner::of(&outcome.document.value);
+        DocumentPatch {
+            file: &outcome.document.file,
+            document: outcome.document.number,
+            kind: owner.kind,
+            name: owner.name,
+            patch: &outcome.operations,
+        }
+    });
+    output::json(&mut stdout, &patches.collect::<Vec<_>>())
+}

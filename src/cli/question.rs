@@ -1,0 +1,219 @@
+//! The reviews that an API server would send for the pods of manifests.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+
+use super::input::{self, Document};
+use super::output;
+use super::workload::{self, FoundPod, NoPod};
+use crate::config::Assumed;
+use crate::decision::Namespace;
+use crate::decision::review::{API_VERSION, KIND};
+
+/// The namespace of an object that names none, as kubectl has it.
+pub const FALLBACK_NAMESPACE: &str = "default";
+/// The uid of every review that is made here: fixed, so that the same files give the same bytes.
+const UID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Manifests, and a question for each of the pods that they would make.
+#[derive(Debug)]
+pub struct Manifests {
+    /// All documents, in order.
+    pub documents: Vec<Document>,
+    /// The questions, in the order of the documents.
+    pub questions: Vec<Question>,
+}
+
+/// The review of one pod.
+#[derive(Debug)]
+pub struct Question {
+    /// The index of the document that the pod is in.
+    pub document: usize,
+    /// The pod, and where it was found.
+    pub pod: FoundPod,
+    /// What names the pod in messages: `Deployment/trainer`, and the place of the template where the
+    /// object has several.
+    pub title: String,
+    /// The review, JSON.
+    pub review: Vec<u8>,
+    /// The namespace of the pod.
+    pub namespace: Namespace,
+}
+
+impl Manifests {
+    /// Reads manifests and asks about every pod in them. Objects without a pod are noted on stderr.
+    pub fn read(files: &[PathBuf], assumed: &Assumed) -> anyhow::Result<Self> {
+        let documents = input::documents(files)?;
+        let mut questions = Vec::new();
+        for (index, document) in documents.iter().enumerate() {
+            let pods = match workload::pods(&document.value) {
+                Ok(pods) => pods,
+                // A folder holds other things too: values of a chart, a kustomization.
+                Err(problem @ (NoPod::NoKind | NoPod::NotObject(_))) if !document.named => {
+                    output::note(&format!("{} {problem}; passed by", document.place()))?;
+                    continue;
+                }
+                Err(problem) => bail!("{} {problem}", document.place()),
+            };
+            if pods.is_empty() {
+                let owner = workload::Owner::of(&document.value);
+                output::note(&format!("{}: {owner} holds no pod; passed by", document.place()))?;
+            }
+            let several = pods.len() > 1;
+            for pod in pods {
+                questions.push(Question::new(index, document, pod, several, assumed)?);
+            }
+        }
+        if questions.is_empty() {
+            let names: Vec<String> = files.iter().map(|file| input::name(file)).collect();
+            bail!(
+                "nothing in {} holds a pod; name a file with a Pod, a workload, or a custom kind that \
+                 holds a pod template",
+                names.join(", ")
+            );
+        }
+        Ok(Self { documents, questions })
+    }
+}
+
+impl Question {
+    fn new(
+        index: usize,
+        document: &Document,
+        pod: FoundPod,
+        several: bool,
+        assumed: &Assumed,
+    ) -> anyhow::Result<Self> {
+        let name = assumed.namespace.clone().or_else(|| pod.owner.namespace.clone());
+        let name = name.unwrap_or_else(|| FALLBACK_NAMESPACE.to_owned());
+        let review = match review_around(&document.value, &pod) {
+            Some(review) => review.clone(),
+            None => review(&pod.pod, &name, assumed),
+        };
+        let title = if several {
+            format!("{} ({})", pod.owner, pod.template)
+        } else {
+            pod.owner.to_string()
+        };
+        Ok(Self {
+            document: index,
+            title,
+            review: serde_json::to_vec(&review)?,
+            namespace: namespace(name, assumed),
+            pod,
+        })
+    }
+}
+
+/// A namespace with the labels that are assumed of it.
+pub fn namespace(name: String, assumed: &Assumed) -> Namespace {
+    Namespace { name, labels: assumed.namespace_labels.clone() }
+}
+
+/// The review that the pod was found in, if it was: that is taken as it is.
+fn review_around<'a>(document: &'a Value, pod: &FoundPod) -> Option<&'a Value> {
+    if pod.owner.kind != KIND {
+        return None;
+    }
+    document.pointer(pod.template.as_str().strip_suffix("/request/object")?)
+}
+
+/// The review that the API server would send when the pod is created.
+///
+/// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
+/// requests; a patch of a pod so filled in would not fit the file, and would show the person lines that
+/// nobody wrote. The decision takes what is missing for its default, so the answer is the same.
+fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
+    let mut pod = pod.clone();
+    if let (Some(account), Some(spec)) =
+        (&assumed.service_account, pod.get_mut("spec").and_then(Value::as_object_mut))
+    {
+        spec.entry("serviceAccountName").or_insert_with(|| json!(account));
+    }
+    let kind = json!({ "group": "", "version": "v1", "kind": "Pod" });
+    let resource = json!({ "group": "", "version": "v1", "resource": "pods" });
+    let mut user = serde_json::Map::new();
+    if let Some(name) = &assumed.user {
+        user.insert("username".to_owned(), json!(name));
+    }
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "request": {
+            "uid": UID,
+            "kind": kind,
+            "resource": resource,
+            "requestKind": kind,
+            "requestResource": resource,
+            "name": pod.pointer("/metadata/name").cloned().unwrap_or_else(|| json!("")),
+            "namespace": namespace,
+            "operation": "CREATE",
+            "userInfo": user,
+            "object": pod,
+            "oldObject": null,
+            "dryRun": false,
+            "options": { "apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions" },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn ask(text: &str, assumed: &Assumed) -> Vec<Value> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, text).unwrap();
+        let manifests = Manifests::read(&[file], assumed).unwrap();
+        manifests
+            .questions
+            .iter()
+            .map(|question| serde_json::from_slice(&question.review).unwrap())
+            .collect()
+    }
+
+    fn assumed() -> Assumed {
+        Assumed {
+            namespace: None,
+            namespace_labels: BTreeMap::new(),
+            service_account: Some("builder".to_owned()),
+            user: Some("jane".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_review_reads_as_the_api_servers() {
+        use kube::core::DynamicObject;
+        use kube::core::admission::{AdmissionRequest, AdmissionReview};
+        let reviews = ask(
+            "{kind: Pod, apiVersion: v1, metadata: {name: p}, spec: {containers: [{name: c}]}}",
+            &assumed(),
+        );
+        let review: AdmissionReview<DynamicObject> =
+            serde_json::from_value(reviews[0].clone()).unwrap();
+        let request: AdmissionRequest<DynamicObject> = review.try_into().unwrap();
+        assert_eq!(request.namespace.as_deref(), Some("default"));
+        assert_eq!(request.user_info.username.as_deref(), Some("jane"));
+        assert_eq!(reviews[0]["request"]["object"]["spec"]["serviceAccountName"], "builder");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_files_namespace_and_not_over_its_account() {
+        let text = "{kind: Pod, metadata: {namespace: file}, spec: {serviceAccountName: own, containers: [{}]}}";
+        let review = &ask(text, &assumed())[0];
+        assert_eq!(review["request"]["namespace"], "file");
+        assert_eq!(review["request"]["object"]["spec"]["serviceAccountName"], "own");
+        let flag = Assumed { namespace: Some("flag".to_owned()), ..assumed() };
+        assert_eq!(ask(text, &flag)[0]["request"]["namespace"], "flag");
+    }
+
+    #[test]
+    fn a_review_in_a_file_is_taken_as_it_is() {
+        let text = r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "namespace": "n", "object": {"kind": "Pod"}}}"#;
+        assert_eq!(ask(text, &assumed())[0], serde_json::from_str::<Value>(text).unwrap());
+    }
+}

@@ -1,0 +1,268 @@
+//! `serve`: the webhook.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::arguments::{DecidingArguments, compile, load};
+use super::output::TITLE;
+use super::{Status, output};
+use crate::config::{CertificateSource, Config, LogFormat, Typed};
+use crate::decision::{PolicySet, Settings};
+use crate::metrics::Metrics;
+use crate::server::{Bound, LivePolicies, Namespaces, Server};
+use crate::shutdown::Shutdown;
+use crate::{telemetry, tls};
+
+/// The flags of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Run without a cluster: every namespace is taken to have --namespace-labels.
+    #[arg(long)]
+    pub standalone: bool,
+    /// HTTPS address; default 0.0.0.0:8443, with --standalone 127.0.0.1:8443.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Plain address of health and metrics; default port 8080.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub health: Option<String>,
+    /// Write the certificate of the own authority into this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
+    pub ca_out: Option<PathBuf>,
+    /// Further DNS names and IP addresses of the own certificate.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub names: Vec<String>,
+    /// Certificate chain, PEM, that somebody else renews.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How log lines are written.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Which log lines are written: info, devgrant=debug.
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+    /// Print the merged configuration as YAML, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+    /// The policies, and what is assumed about pods.
+    #[command(flatten)]
+    pub deciding: DecidingArguments,
+    /// The limits.
+    #[command(flatten)]
+    pub limits: LimitArguments,
+}
+
+/// The flags of the server's limits. Durations are written 500ms, 5s, 2m.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArguments {
+    /// Longest TLS handshake.
+    #[arg(long, value_name = "DURATION")]
+    pub handshake_timeout: Option<String>,
+    /// Longest time for a request's head.
+    #[arg(long, value_name = "DURATION")]
+    pub head_timeout: Option<String>,
+    /// Longest time for a request's body.
+    #[arg(long, value_name = "DURATION")]
+    pub body_timeout: Option<String>,
+    /// How long a connection may be idle.
+    #[arg(long, value_name = "DURATION")]
+    pub idle_timeout: Option<String>,
+    /// Largest body: 7Mi.
+    #[arg(long, value_name = "SIZE")]
+    pub body_limit: Option<String>,
+    /// Most connections at a time.
+    #[arg(long, value_name = "COUNT")]
+    pub max_connections: Option<u32>,
+    /// How old a connection may get.
+    #[arg(long, value_name = "DURATION")]
+    pub max_connection_age: Option<String>,
+    /// Most requests at a time; more are answered 429.
+    #[arg(long, value_name = "COUNT")]
+    pub max_in_flight: Option<u32>,
+    /// How long to go on serving after the first SIGTERM.
+    #[arg(long, value_name = "DURATION")]
+    pub shutdown_delay: Option<String>,
+}
+
+impl Serve {
+    /// What these flags say.
+    pub fn typed(&self) -> Typed {
+        let limits = &self.limits;
+        Typed {
+            listen: self.listen.clone(),
+            health: self.health.clone(),
+            standalone: self.standalone.then_some(true),
+            ca_out: self.ca_out.clone(),
+            names: (!self.names.is_empty()).then(|| self.names.clone()),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            log_format: self.log_format,
+            log_level: self.log_level.clone(),
+            handshake_timeout: limits.handshake_timeout.clone(),
+            head_timeout: limits.head_timeout.clone(),
+            body_timeout: limits.body_timeout.clone(),
+            idle_timeout: limits.idle_timeout.clone(),
+            body_limit: limits.body_limit.clone(),
+            max_connections: limits.max_connections,
+            max_connection_age: limits.max_connection_age.clone(),
+            max_in_flight: limits.max_in_flight,
+            shutdown_delay: limits.shutdown_delay.clone(),
+            ..self.deciding.typed()
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Serve) -> anyhow::Result<Status> {
+    let merged = load(arguments.deciding.policy.config.clone(), arguments.typed())?;
+    // Before it is printed: what is printed must be usable as a file.
+    let config = merged.config()?;
+    if arguments.print_config {
+        output::stdout().write_all(merged.to_yaml()?.as_bytes())?;
+        return Ok(Status::Fine);
+    }
+    serve(&config)
+}
+
+fn serve(config: &Config) -> anyhow::Result<Status> {
+    if !config.server.standalone {
+        bail!(
+            "this version serves without a cluster only: it watches no namespaces and registers nothing; \
+             run `devgrant serve --standalone`"
+        );
+    }
+    let policies = compile(config)?;
+    let format = match config.log.format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    telemetry::start(format, &config.log.level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve_standalone(config, policies))?;
+    Ok(Status::Fine)
+}
+
+async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new()?);
+    let shutdown = Shutdown::on_signals()?;
+    let notes = Notes::of(config, &policies);
+    let bound = Server {
+        listen: config.server.listen,
+        health: config.server.health,
+        certificate: source(config),
+        limits: config.server.limits.clone(),
+        policies: Arc::new(LivePolicies::new(policies, Arc::clone(&metrics))),
+        namespaces: Namespaces::Fixed { labels: config.assumed.namespace_labels.clone() },
+        metrics,
+    }
+    .bind()
+    .await?;
+    // Lives as long as the server: what it prints for pasting stays there until the end.
+    let scratch = tempfile::Builder::new().prefix("devgrant-").tempdir();
+    let scratch = scratch.context("cannot make a folder for the CA certificate (TMPDIR)")?;
+    notes.print(&bound, scratch.path())?;
+    bound.run(shutdown).await?;
+    Ok(())
+}
+
+fn source(config: &Config) -> tls::Source {
+    match &config.server.certificate {
+        CertificateSource::Files { certificate, key } => tls::Source::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            reread: REREAD,
+        },
+        CertificateSource::Own { names, .. } => {
+            let mut all = tls::authority::names(&config.settings.own_namespace);
+            all.extend(names.iter().cloned());
+            tls::Source::Authority { names: all }
+        }
+    }
+}
+
+/// What a person wants to know when the server is up.
+struct Notes {
+    policies: usize,
+    digest: String,
+    certificate: CertificateSource,
+    example: String,
+}
+
+impl Notes {
+    fn of(config: &Config, policies: &PolicySet) -> Self {
+        Self {
+            policies: policies.policies().len(),
+            digest: policies.digest().to_owned(),
+            certificate: config.server.certificate.clone(),
+            example: EXAMPLE.replace(Settings::PREFIX, &config.settings.prefix),
+        }
+    }
+
+    /// Says where the server listens, where the CA certificate is, and how to try it.
+    fn print(&self, bound: &Bound, scratch: &Path) -> anyhow::Result<()> {
+        let ca = self.write_ca(bound, scratch)?;
+        let review = scratch.join("review.json");
+        write(&review, &self.example)?;
+        let port = bound.listen_address()?.port();
+        // Reviews are answered on every address; the certificate is for these names.
+        let url = format!("https://localhost:{port}/mutate");
+        let mut stderr = output::stderr();
+        writeln!(stderr, "{TITLE}devgrant{TITLE:#} {}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(stderr, "  policies   {}, digest {}", self.policies, self.digest)?;
+        writeln!(stderr, "  reviews    https://{}/mutate", bound.listen_address()?)?;
+        writeln!(
+            stderr,
+            "  health     http://{}/readyz?verbose and /metrics",
+            bound.health_address()?
+        )?;
+        if let Some(ca) = ca {
+            writeln!(stderr, "  authority  {}", ca.display())?;
+            writeln!(
+                stderr,
+                "Try it: a pod asks for fuse; the line prints the patch that it gets."
+            )?;
+            writeln!(
+                stderr,
+                "  curl -sS --cacert {} -H 'Content-Type: application/json' --data-binary @{} {url} | \
+                 sed -E 's/.*\"patch\":\"([^\"]*)\".*/\\1/' | base64 -d; echo",
+                quoted(&ca),
+                quoted(&review)
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The certificate that clients must trust, if it is ours.
+    fn write_ca(&self, bound: &Bound, scratch: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let CertificateSource::Own { ca_out, .. } = &self.certificate else { return Ok(None) };
+        let Some(pem) = bound.authority_pem() else { return Ok(None) };
+        let path = ca_out.clone().unwrap_or_else(|| scratch.join("ca.pem"));
+        write(&path, pem)?;
+        Ok(Some(path))
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| {
+        format!("cannot write {}; name another file with --ca-out", path.display())
+    })
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+".contains(char);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A review as an API server sends it, for trying the server.
+const EXAMPLE: &str = include_str!("../../examples/review.json");
+/// How often certificate files are read again: well within the time that whoever renews them leaves.
+const REREAD: Duration = Duration::from_secs(10);
