@@ -7,9 +7,9 @@ use anyhow::Context;
 use clap::Args;
 
 use super::arguments::{DecidingArguments, compile};
-use super::question::{self, FALLBACK_NAMESPACE};
+use super::question;
 use super::{Status, input, output};
-use crate::decision::{Request, Review, admit};
+use crate::decision::{Review, admit};
 
 /// The flags of `admit`.
 #[derive(Debug, Args)]
@@ -30,9 +30,7 @@ pub(super) fn run(arguments: &Admit) -> anyhow::Result<Status> {
     let review = Review::decode(&bytes).with_context(|| name.clone())?;
     // The review is answered as it is: only the labels of its namespace are assumed, since the server
     // looks those up.
-    let namespace = Request::of(&review).map(|request| request.namespace.to_string());
-    let namespace = namespace.unwrap_or_else(|_| FALLBACK_NAMESPACE.to_owned());
-    let namespace = question::namespace(namespace, &config.assumed);
+    let namespace = question::namespace(review.namespace().into_owned(), &config.assumed);
     let admission = admit(&review, &policies, Some(&namespace)).with_context(|| name)?;
     let mut stdout = output::stdout();
     stdout.write_all(&admission.to_bytes())?;

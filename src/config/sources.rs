@@ -132,7 +132,8 @@ impl Defaults {
             max_connections: Some(1024),
             max_connection_age: text("10m"),
             max_in_flight: Some(64),
-            shutdown_delay: text("5s"),
+            // Nothing but the person waits for a server without a cluster.
+            shutdown_delay: text(if standalone { "0s" } else { "5s" }),
             ..Typed::default()
         };
         Layer { origin: Origin::Defaults, typed }

@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
 use super::{Certificate, Error, Validity};
 
@@ -36,7 +36,8 @@ impl Authority {
     /// A new authority, whose leaves are for `names`: DNS names and IP addresses.
     pub fn new(names: Vec<String>, now: SystemTime) -> Result<Self, Error> {
         for name in &names {
-            CertificateParams::new([name.clone()]).map_err(|_| Error::Name(name.clone()))?;
+            // rcgen takes any ASCII text for a DNS name, which no client would ever match.
+            ServerName::try_from(name.as_str()).map_err(|_| Error::Name(name.clone()))?;
         }
         let key = KeyPair::generate().map_err(Error::Authority)?;
         let validity = starting(now, AUTHORITY);

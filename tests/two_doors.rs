@@ -1,0 +1,190 @@
+//! The server and `devgrant admit` are two doors to one line: the same bytes for every review. And the
+//! real binary starts, says where it is, and stops as an operator expects.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on says where and stops"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+
+const DEVGRANT: &str = env!("CARGO_BIN_EXE_devgrant");
+
+/// The real binary, serving.
+struct Serving {
+    child: Child,
+    port: u16,
+    config: Arc<ClientConfig>,
+    // What the server writes, kept open so that it can go on writing.
+    lines: BufReader<std::process::ChildStderr>,
+}
+
+impl Serving {
+    fn start(folder: &Path) -> Self {
+        let ca = folder.join("ca.pem");
+        let mut child = Command::new(DEVGRANT)
+            .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+            .arg("--ca-out")
+            .arg(&ca)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        let port = loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended:\n{seen}");
+            seen.push_str(&line);
+            // The last line that it prints before it serves: the one to paste.
+            if line.contains("curl -sS --cacert") {
+                let (_, behind) = line.split_once("https://localhost:").unwrap();
+                break behind.split_once('/').unwrap().0.parse().unwrap();
+            }
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self { child, port, config: Arc::new(config), lines }
+    }
+
+    /// Sends a body to `/mutate` over TLS; gives status and body.
+    fn post(&self, body: &[u8]) -> (u16, Vec<u8>) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::clone(&self.config), name).unwrap();
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = StreamOwned::new(connection, socket);
+        write!(
+            stream,
+            "POST /mutate?timeout=10s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        )
+        .unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_off(end))
+    }
+
+    /// Asks it to stop, and waits until it has.
+    fn stop(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+fn reviews() -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/admission-reviews");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let captured = files.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    let mut reviews = Vec::new();
+    for path in captured {
+        let bytes = fs::read(&path).unwrap();
+        let mut asking: Value = serde_json::from_slice(&bytes).unwrap();
+        if asking["request"]["object"].is_object() {
+            let annotations =
+                json!({ "devices.example/fuse": "true", "devices.example/gpu": "h100:2" });
+            json_patch::merge(
+                &mut asking["request"]["object"],
+                &json!({ "metadata": { "annotations": annotations } }),
+            );
+            reviews.push((path.clone(), serde_json::to_vec(&asking).unwrap()));
+            asking["request"]["object"]["metadata"]["annotations"]["devices.example/fuze"] =
+                json!("x");
+            reviews.push((path.clone(), serde_json::to_vec(&asking).unwrap()));
+        }
+        reviews.push((path, bytes));
+    }
+    assert!(reviews.len() > 40, "{}", reviews.len());
+    reviews
+}
+
+#[test]
+fn the_server_and_admit_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path());
+    for (path, review) in reviews() {
+        let name = path.display();
+        let (status, served) = serving.post(&review);
+        assert_eq!(status, 200, "{name}");
+        let mut admit = Command::new(DEVGRANT)
+            .args(["admit", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        admit.stdin.take().unwrap().write_all(&review).unwrap();
+        let output = admit.wait_with_output().unwrap();
+        assert_eq!(
+            String::from_utf8(served.clone()).unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            "{name}"
+        );
+        let answer: Value = serde_json::from_slice(&served).unwrap();
+        let asked: Value = serde_json::from_slice(&review).unwrap();
+        assert_eq!(answer["response"]["uid"], asked["request"]["uid"], "{name}");
+        let allowed = answer["response"]["allowed"].as_bool().unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(!allowed)), "{name}");
+    }
+    let (status, body) = serving.post(br#"{"apiVersion":"admission.k8s.io/v1beta1"}"#);
+    assert_eq!(status, 400);
+    assert!(String::from_utf8(body).unwrap().contains("v1beta1"));
+    assert!(serving.stop().success());
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_before_anything_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path());
+    let taken = format!("127.0.0.1:{}", serving.port);
+    let bad = folder.path().join("bad.pem");
+    fs::write(&bad, "no certificate").unwrap();
+    let bad = bad.to_str().unwrap();
+    for (arguments, sentences) in [
+        (vec!["--listen", taken.as_str()], vec![taken.as_str(), "--listen"]),
+        (vec!["--tls-cert", bad, "--tls-key", bad], vec![bad]),
+        (vec!["--tls-cert", "/nowhere/tls.crt", "--tls-key", bad], vec!["/nowhere/tls.crt"]),
+        (vec!["--ca-out", "/nowhere/ca.pem"], vec!["/nowhere/ca.pem", "--ca-out"]),
+        (vec!["--names", "not a name"], vec!["not a name", "--names"]),
+    ] {
+        let mut command = assert_cmd::Command::new(DEVGRANT);
+        // One that serves after all does not hold up the tests.
+        command.timeout(Duration::from_secs(60));
+        command.args(["serve", "--standalone", "--health", "127.0.0.1:0"]);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let output = command.args(&arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        for sentence in sentences {
+            assert!(stderr.contains(sentence), "{arguments:?}: {stderr}");
+        }
+        assert!(!stderr.contains("panic"), "{stderr}");
+    }
+    let without_cluster = Command::new(DEVGRANT).arg("serve").output().unwrap();
+    assert_eq!(without_cluster.status.code(), Some(2));
+    assert!(String::from_utf8(without_cluster.stderr).unwrap().contains("--standalone"));
+    assert!(serving.stop().success());
+}
