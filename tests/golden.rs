@@ -56,6 +56,7 @@ struct Labels {
     labels: BTreeMap<String, String>,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
 fn opted_in() -> Option<Labels> {
     let labels = BTreeMap::from([("devices.example/grant".to_owned(), "enabled".to_owned())]);
     Some(Labels { labels })

@@ -29,10 +29,23 @@ pub struct Ask<'a> {
     pub count: u32,
     /// Who gets it, in the order of the pod.
     pub containers: Vec<ContainerIndex>,
-    /// Whether the pod named the containers, or the primary one was taken.
-    pub containers_named: bool,
+    /// How the containers were chosen.
+    pub chosen: Chosen,
     /// Why the pod may ask.
     pub allowed: Allowed,
+}
+
+/// How the containers of an ask were chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// By an annotation of ours.
+    Named,
+    /// By kubectl's annotation for the primary container.
+    DefaultContainer,
+    /// As in the first round of admission.
+    Stamp,
+    /// It is the first regular container.
+    First,
 }
 
 /// An ask, or what is wrong with it.
@@ -81,6 +94,17 @@ impl<'a> Asker<'a> {
         judged.collect()
     }
 
+    /// What is wrong with `<prefix>/containers` where every device names its own containers.
+    pub fn unused_containers(self, asked: &Asked<'a>) -> Vec<Objection> {
+        let mut objections = Vec::new();
+        let used = asked.devices.iter().any(|entry| entry.containers.is_none());
+        if let Some(names) = asked.containers.filter(|_| !used && !asked.devices.is_empty()) {
+            let key = format!("{}/containers", self.policies.settings().prefix);
+            self.named_containers(&key, names, &mut objections);
+        }
+        objections
+    }
+
     fn ask(
         self,
         policy: &'a Policy,
@@ -100,25 +124,21 @@ impl<'a> Asker<'a> {
             }
             (None, _) => None,
         };
-        let containers = match (entry.containers, shared) {
+        let (chosen, containers) = match (entry.containers, shared) {
             (Some(names), _) => {
-                self.named_containers(&format!("{key}.containers"), names, &mut objections)
+                let key = format!("{key}.containers");
+                (Chosen::Named, self.named_containers(&key, names, &mut objections))
             }
             (None, Some(names)) => {
-                self.named_containers(&format!("{prefix}/containers"), names, &mut objections)
+                let key = format!("{prefix}/containers");
+                (Chosen::Named, self.named_containers(&key, names, &mut objections))
             }
             (None, None) => self.primary_container(entry.device, stamp, &mut objections),
         };
         match (mode, count) {
-            (Some((mode_name, mode, allowed)), Some(count)) if objections.is_empty() => Ok(Ask {
-                policy,
-                mode_name,
-                mode,
-                count,
-                containers,
-                containers_named: entry.containers.or(shared).is_some(),
-                allowed,
-            }),
+            (Some((mode_name, mode, allowed)), Some(count)) if objections.is_empty() => {
+                Ok(Ask { policy, mode_name, mode, count, containers, chosen, allowed })
+            }
             _ => Err(Unmet { policy, objections }),
         }
     }
@@ -143,6 +163,13 @@ impl<'a> Asker<'a> {
                     excerpt(self.subject.service_account),
                     policy.device(),
                     policy.name()
+                ),
+            ),
+            None if name.is_empty() => Objection::new(
+                Reason::UnknownMode,
+                format!(
+                    "annotation `{key}` names no mode; write `true`, or a mode: {}",
+                    spelling::list(allowed.iter().copied())
                 ),
             ),
             None => {
@@ -234,29 +261,29 @@ impl<'a> Asker<'a> {
         device: &str,
         stamp: Option<&Stamp>,
         objections: &mut Vec<Objection>,
-    ) -> Vec<ContainerIndex> {
+    ) -> (Chosen, Vec<ContainerIndex>) {
         let by_name = |name: &str| {
-            self.spec
-                .all_containers()
-                .find(|(_, container)| container.name == name)
-                .map(|(at, _)| at)
+            let mut all = self.spec.all_containers();
+            all.find(|(_, container)| container.name == name).map(|(at, _)| at)
         };
-        let stamped = stamp.and_then(|stamp| stamp.containers_of(device)).unwrap_or_default();
-        if let [only] = stamped
-            && let Some(at) = by_name(only)
-        {
-            return vec![at];
+        let stamped = match stamp.and_then(|stamp| stamp.containers_of(device)) {
+            Some([only]) => by_name(only),
+            _ => None,
+        };
+        let default = || self.request.annotation(DEFAULT_CONTAINER).and_then(by_name);
+        let first = ContainerIndex { list: ContainerList::Regular, index: 0 };
+        let chosen = stamped
+            .map(|at| (Chosen::Stamp, at))
+            .or_else(|| default().map(|at| (Chosen::DefaultContainer, at)))
+            .or_else(|| self.spec.container(first).map(|_| (Chosen::First, first)));
+        if let Some((chosen, at)) = chosen {
+            return (chosen, vec![at]);
         }
-        let named = self.request.annotation(DEFAULT_CONTAINER).and_then(by_name);
-        let first = (!self.spec.containers.is_empty())
-            .then_some(ContainerIndex { list: ContainerList::Regular, index: 0 });
-        if named.or(first).is_none() {
-            objections.push(Objection::new(
-                Reason::UnknownContainer,
-                "the pod has no containers; `spec.containers` needs at least one".to_owned(),
-            ));
-        }
-        named.or(first).into_iter().collect()
+        objections.push(Objection::new(
+            Reason::UnknownContainer,
+            "the pod has no containers; `spec.containers` needs at least one",
+        ));
+        (Chosen::First, Vec::new())
     }
 }
 

@@ -4,7 +4,7 @@ use json_patch::PatchOperation;
 
 use super::annotation::{self, Asked};
 use super::answer::Admission;
-use super::ask::{Ask, Asker, Unmet, service_account};
+use super::ask::{Ask, Asker, Chosen, Unmet, service_account};
 use super::conflict;
 use super::namespace::Namespace;
 use super::patch::{self, DraftError};
@@ -14,6 +14,7 @@ use super::policy::PolicySet;
 use super::policy::schema::{Enforcement, OnInvalid};
 use super::policy::select::Subject;
 use super::request::Request;
+use super::review::Mismatch;
 use super::review::Review;
 use super::settings::Settings;
 use super::warning::Warning;
@@ -31,11 +32,11 @@ pub enum Undecided {
         /// The field.
         field: &'static str,
         /// Why.
-        cause: serde_json::Error,
+        cause: Mismatch,
     },
     /// The object is no pod.
     #[error("`request.object` is no pod: {0}")]
-    NotPod(serde_json::Error),
+    NotPod(Mismatch),
     /// The object has no spec, or there is no object.
     #[error("`request.object` is no pod: it has no `spec`")]
     NoSpec,
@@ -54,7 +55,8 @@ pub struct Decision<'a> {
     pub reason: Reason,
     /// What the annotations ask for; `None` if nothing, or if that was never looked at.
     pub asked: Option<Asked<'a>>,
-    /// The asks that policy lets through, in the order of the devices' names.
+    /// The asks that policy lets through, in the order of the devices' names; where nothing is granted,
+    /// those for policies in shadow.
     pub asks: Vec<Ask<'a>>,
     /// What was left out with a warning, since the policy says `onInvalid: Warn`.
     pub ignored: Vec<Objection>,
@@ -89,7 +91,8 @@ pub fn pod_of<'a>(
     let asks = request.annotations(&policies.settings().prefix).next().is_some();
     match request.object {
         Some(object) if request.creates_pod && asks => {
-            serde_json::from_str(object.get()).map(Some).map_err(Undecided::NotPod)
+            let pod = serde_json::from_str(object.get());
+            pod.map(Some).map_err(|error| Undecided::NotPod(Mismatch::of(&error)))
         }
         _ => Ok(None),
     }
@@ -125,22 +128,21 @@ pub fn decide<'a>(
     };
 
     let subject = Subject { namespace, service_account: service_account(spec) };
-    let judged = Asker { spec, request, policies, subject }.judge(&asked);
+    let asker = Asker { spec, request, policies, subject };
     let mut sorted = Sorted::default();
-    sorted.unknown_keys(&asked, settings);
-    for ask in judged {
+    sorted.keys(asked.objections.clone(), settings);
+    sorted.keys(asker.unused_containers(&asked), settings);
+    for ask in asker.judge(&asked) {
         sorted.ask(ask);
     }
     let Sorted { enforced, shadowed, shadow_refused, mut objections, ignored, mut warnings } =
         sorted;
 
-    let mut plan = Plan::default();
-    if objections.is_empty() {
-        match planned(request, spec, &enforced, policies) {
-            Ok(made) => plan = made,
-            Err(found) => objections = found,
-        }
-    }
+    // Planned even if some asks are wrong: what stands against the others is said in the same answer.
+    let mut plan = planned(request, spec, &enforced, policies).unwrap_or_else(|found| {
+        objections.extend(found);
+        Plan::default()
+    });
     if let Some(refusal) = Refusal::of(objections) {
         let reason = refusal.reason();
         let verdict = Verdict::Refuse(refusal);
@@ -184,8 +186,7 @@ pub fn decide<'a>(
     } else {
         Reason::NotAsked
     };
-    let mut asks: Vec<Ask<'_>> = enforced.into_iter().chain(shadowed).collect();
-    asks.sort_by_key(|ask| ask.policy.device());
+    let asks = if enforced.is_empty() { shadowed } else { enforced };
     Ok(Decision {
         reason,
         asked: Some(asked),
@@ -213,7 +214,7 @@ impl Decision<'_> {
 
     /// A pod that asks and is let through as it is.
     fn skipped(reason: Reason, warning: &str) -> Self {
-        Self { warnings: vec![Warning::new(warning)], ..Self::untouched(reason) }
+        Self { warnings: Warning::lines(warning), ..Self::untouched(reason) }
     }
 }
 
@@ -248,10 +249,11 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn unknown_keys(&mut self, asked: &Asked<'a>, settings: &Settings) {
+    /// Keys that belong to no one policy.
+    fn keys(&mut self, objections: Vec<Objection>, settings: &Settings) {
         match settings.on_invalid {
-            OnInvalid::Deny => self.objections.extend(asked.objections.iter().cloned()),
-            OnInvalid::Warn => self.ignore(asked.objections.clone()),
+            OnInvalid::Deny => self.objections.extend(objections),
+            OnInvalid::Warn => self.ignore(objections),
         }
     }
 
@@ -262,10 +264,8 @@ impl<'a> Sorted<'a> {
             Ok(ask) => self.enforced.push(ask),
             Err(unmet) if enforcement(unmet.policy) == Enforcement::Shadow => {
                 for objection in &unmet.objections {
-                    self.warnings.push(Warning::new(format!(
-                        "shadow: would refuse: {}",
-                        objection.sentence
-                    )));
+                    let text = format!("shadow: would refuse: {}", objection.sentence);
+                    self.warnings.extend(Warning::lines(text));
                 }
                 self.shadow_refused = true;
                 self.ignored.extend(unmet.objections);
@@ -279,13 +279,13 @@ impl<'a> Sorted<'a> {
 
     fn ignore(&mut self, objections: Vec<Objection>) {
         for objection in &objections {
-            self.warnings.push(Warning::new(format!("ignored: {}", objection.sentence)));
+            self.warnings.extend(Warning::lines(format!("ignored: {}", objection.sentence)));
         }
         self.ignored.extend(objections);
     }
 }
 
-/// The plan for some asks, with everything that stands against it.
+/// The plan for some asks, or everything that stands against it.
 fn planned<'a>(
     request: &Request<'_>,
     spec: &Spec<'_>,
@@ -293,13 +293,37 @@ fn planned<'a>(
     policies: &PolicySet,
 ) -> Result<Plan<'a>, Vec<Objection>> {
     let mut plan = plan::compose(spec, asks)?;
+    let version = policies.settings().kubernetes_version;
     // Nothing of a Windows pod's security context is compared: it can have none.
     if spec.is_windows() && plan.has_security_context() {
         return Ok(plan);
     }
-    let found = conflict::find(request, spec, &plan, policies.settings().kubernetes_version);
+    let found = conflict::find(request, spec, &plan, version);
     plan.warnings.extend(found.warnings);
-    if found.objections.is_empty() { Ok(plan) } else { Err(found.objections) }
+    if found.objections.is_empty() {
+        return Ok(plan);
+    }
+    // A conflict is found in the plan of all asks; it is the fault of those that have it alone, too.
+    let alone: Vec<(&Ask<'_>, Vec<Objection>)> = asks
+        .iter()
+        .filter_map(|ask| {
+            let plan = plan::compose(spec, std::slice::from_ref(ask)).ok()?;
+            Some((ask, conflict::find(request, spec, &plan, version).objections))
+        })
+        .collect();
+    let prefix = &policies.settings().prefix;
+    let named = found.objections.into_iter().map(|objection| {
+        let at_fault = alone.iter().filter(|(_, objections)| objections.contains(&objection));
+        let keys: Vec<String> = at_fault
+            .map(|(ask, _)| {
+                format!("`{prefix}/{}` (mode `{}`)", ask.policy.device(), ask.mode_name)
+            })
+            .collect();
+        let keys =
+            if keys.is_empty() { "these asks together".to_owned() } else { keys.join(" and ") };
+        Objection::new(objection.reason, format!("{keys}: {}", objection.sentence))
+    });
+    Err(named.collect())
 }
 
 /// What the policies in shadow would have done, beside those that are enforced.
@@ -328,21 +352,23 @@ fn shadow_warnings(
             .collect(),
         Err(objections) => objections
             .iter()
-            .map(|objection| Warning::new(format!("shadow: would refuse: {}", objection.sentence)))
+            .flat_map(|objection| {
+                Warning::lines(format!("shadow: would refuse: {}", objection.sentence))
+            })
             .collect(),
     }
 }
 
 /// Which container got what, where the pod left it to a rule.
 fn primary_container_warning(spec: &Spec<'_>, asks: &[Ask<'_>]) -> Option<Warning> {
-    let unnamed: Vec<&Ask<'_>> = asks.iter().filter(|ask| !ask.containers_named).collect();
+    let unnamed: Vec<&Ask<'_>> = asks.iter().filter(|ask| ask.chosen == Chosen::First).collect();
     let first = unnamed.first().filter(|_| spec.containers.len() > 1)?;
     let devices: Vec<&str> = unnamed.iter().map(|ask| ask.policy.device()).collect();
     let names = container_names(spec, first);
     Some(Warning::new(format!(
-        "no container is named: {} goes to {names}, the primary one of {}",
-        devices.join(", "),
-        spec.containers.len()
+        "no container is named: {names}, the first of {}, gets {}",
+        spec.containers.len(),
+        devices.join(", ")
     )))
 }
 

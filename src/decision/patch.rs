@@ -33,8 +33,8 @@ pub fn render(
             let mut target = container::Target::new(
                 &mut draft,
                 request,
-                container,
-                *at,
+                spec,
+                (*at, container),
                 settings.kubernetes_version,
             );
             for grant in grants {

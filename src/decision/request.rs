@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::line::Undecided;
 use super::pod::{Metadata, Text};
-use super::review::Review;
+use super::review::{Mismatch, Review};
 
 /// The annotation by which a kubelet marks the mirror of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -70,7 +70,7 @@ impl<'a> Request<'a> {
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
         let metadata = match body.object {
             Some(object) if creates_pod => serde_json::from_str::<Object<'a>>(object.get())
-                .map_err(Undecided::NotPod)?
+                .map_err(|error| Undecided::NotPod(Mismatch::of(&error)))?
                 .metadata
                 .unwrap_or_default(),
             _ => Metadata::default(),
@@ -129,6 +129,6 @@ fn field<'a, T: Default + Deserialize<'a>>(
         return Ok(T::default());
     };
     let value: Option<T> = serde_json::from_str(raw.get())
-        .map_err(|cause| Undecided::NotRequest { field: name, cause })?;
+        .map_err(|error| Undecided::NotRequest { field: name, cause: Mismatch::of(&error) })?;
     Ok(value.unwrap_or_default())
 }

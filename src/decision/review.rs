@@ -4,9 +4,12 @@
 //! the body and the pod stays raw, so that a pod which asks for nothing costs one pass over its bytes.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::annotation::excerpt;
 
 /// The API version of the reviews that are read and written.
 pub const API_VERSION: &str = "admission.k8s.io/v1";
@@ -57,17 +60,17 @@ pub enum Unanswerable {
     NotJson(serde_json::Error),
     /// The body is JSON and no AdmissionReview.
     #[error("the body is no AdmissionReview: {0}")]
-    NotReview(serde_json::Error),
+    NotReview(Mismatch),
     /// The body is JSON and no object.
     #[error("the body is no AdmissionReview but another JSON value; send an object")]
     NotObject,
     /// `apiVersion` is another one.
     #[error(
-        "apiVersion `{0}` is not served; set `admissionReviewVersions: [\"v1\"]` in the webhook configuration and send {API_VERSION}"
+        "apiVersion {0} is not served; set `admissionReviewVersions: [\"v1\"]` in the webhook configuration and send {API_VERSION}"
     )]
     ApiVersion(String),
     /// `kind` is another one.
-    #[error("kind `{0}` is not served; send an {KIND} of {API_VERSION}")]
+    #[error("kind {0} is not served; send an {KIND} of {API_VERSION}")]
     Kind(String),
     /// There is no `request`.
     #[error("`request` is missing; send a review as the API server does, with `request.uid`")]
@@ -95,7 +98,7 @@ impl<'a> Review<'a> {
         let first = first.ok_or(Unanswerable::Empty)?;
         let envelope: Envelope<'a> = serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
-                Unanswerable::NotReview(error)
+                Unanswerable::NotReview(Mismatch::of(&error))
             } else {
                 Unanswerable::NotJson(error)
             }
@@ -106,11 +109,11 @@ impl<'a> Review<'a> {
         }
         let api_version = envelope.api_version.unwrap_or_default();
         if api_version != API_VERSION {
-            return Err(Unanswerable::ApiVersion(excerpt(&api_version)));
+            return Err(Unanswerable::ApiVersion(named(&api_version)));
         }
         let kind = envelope.kind.unwrap_or_default();
         if kind != KIND {
-            return Err(Unanswerable::Kind(excerpt(&kind)));
+            return Err(Unanswerable::Kind(named(&kind)));
         }
         let body = envelope.request.ok_or(Unanswerable::NoRequest)?;
         let uid = body
@@ -135,9 +138,37 @@ impl<'a> Review<'a> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The start of a caller's text, so that an error message stays a message.
-fn excerpt(text: &str) -> String {
-    text.chars().take(64).collect()
+/// A caller's word, for a sentence.
+fn named(text: &str) -> String {
+    if text.is_empty() { "(none)".to_owned() } else { format!("`{}`", excerpt(text)) }
+}
+
+/// JSON that is not what is expected: what was expected, and where. What stands there instead is not
+/// repeated, since it may be a pod's own, and this text goes to logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch(String);
+
+impl Mismatch {
+    /// What serde says, without the value that it found.
+    pub fn of(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let place = format!("at line {} column {}", error.line(), error.column());
+        // «invalid type: string "…", expected a map at line 1 column 2»: the value may hold any text,
+        // and what behind the last «expected» is ours.
+        match text.rsplit_once(", expected ") {
+            Some((_, expected)) => Self(format!("expected {expected}")),
+            None if text.starts_with("missing field") || text.starts_with("duplicate field") => {
+                Self(text)
+            }
+            None => Self(format!("it cannot be read {place}")),
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -157,12 +188,15 @@ mod tests {
             ("[]", "the body is no AdmissionReview"),
             ("1", "the body is no AdmissionReview"),
             (r#"["admission.k8s.io/v1","AdmissionReview",{"uid":"u"}]"#, "but another JSON value"),
-            ("{}", "apiVersion `` is not served"),
+            ("{}", "apiVersion (none) is not served"),
             (
                 r#"{"apiVersion":"admission.k8s.io/v1beta1"}"#,
                 "apiVersion `admission.k8s.io/v1beta1`",
             ),
-            (r#"{"apiVersion":1}"#, "the body is no AdmissionReview: invalid type"),
+            (
+                r#"{"apiVersion":1}"#,
+                "the body is no AdmissionReview: expected a string at line 1 column 15",
+            ),
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"Pod"}"#, "kind `Pod` is not served"),
             (
                 r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,
@@ -185,6 +219,12 @@ mod tests {
             let error = Review::decode(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{}: {error}", excerpt(body));
         }
+    }
+
+    #[test]
+    fn a_mismatch_does_not_repeat_what_it_found() {
+        let error = serde_json::from_str::<Vec<u8>>("\"hunter2, expected x\"").unwrap_err();
+        assert_eq!(Mismatch::of(&error).to_string(), "expected a sequence at line 1 column 21");
     }
 
     #[test]

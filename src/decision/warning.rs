@@ -24,6 +24,26 @@ impl Warning {
         Self(line.into_iter().collect())
     }
 
+    /// As many warnings as a text needs, cut between words: nothing of a remedy is lost.
+    pub fn lines(text: impl AsRef<str>) -> Vec<Self> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.as_ref().split_whitespace() {
+            match lines.last_mut() {
+                // One character is kept for the sign that the sentence goes on.
+                Some(line) if line.chars().count() + 1 + word.chars().count() < Self::MAX_CHARS => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                Some(line) => {
+                    line.push('…');
+                    lines.push(format!("…{word}"));
+                }
+                None => lines.push(word.to_owned()),
+            }
+        }
+        lines.into_iter().map(Self::new).collect()
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,5 +66,18 @@ mod tests {
         let long = Warning::new("ä".repeat(300));
         assert_eq!(long.as_str().chars().count(), Warning::MAX_CHARS);
         assert!(long.as_str().ends_with('…'));
+    }
+
+    #[test]
+    fn long_sentences_go_on_in_the_next_line() {
+        let sentence = "word ".repeat(60);
+        let lines = Warning::lines(&sentence);
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.as_str().chars().count() <= Warning::MAX_CHARS));
+        let together: Vec<&str> =
+            lines.iter().map(|line| line.as_str().trim_matches('…')).collect();
+        assert_eq!(together.join(" "), sentence.trim());
+        assert!(Warning::lines("").is_empty());
+        assert_eq!(Warning::lines("x".repeat(500)).len(), 1);
     }
 }

@@ -7,7 +7,7 @@ use crate::decision::conflict::{app_armor_key, app_armor_value, bare, is_profile
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use crate::decision::plan::same_path;
-use crate::decision::pod::{Container, ContainerIndex};
+use crate::decision::pod::{Container, ContainerIndex, Spec};
 use crate::decision::policy::schema::{Profile, ResourceClaim};
 use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
@@ -20,6 +20,7 @@ const APP_ARMOR_FIELD: KubernetesVersion = KubernetesVersion { minor: 30 };
 pub(super) struct Target<'t, 'a> {
     draft: &'t mut Draft<'a>,
     request: &'t Request<'a>,
+    spec: &'t Spec<'a>,
     container: &'t Container<'a>,
     path: Path<'static>,
     version: KubernetesVersion,
@@ -29,12 +30,12 @@ impl<'t, 'a> Target<'t, 'a> {
     pub(super) fn new(
         draft: &'t mut Draft<'a>,
         request: &'t Request<'a>,
-        container: &'t Container<'a>,
-        at: ContainerIndex,
+        spec: &'t Spec<'a>,
+        (at, container): (ContainerIndex, &'t Container<'a>),
         version: KubernetesVersion,
     ) -> Self {
         let path = Path::of(&["spec", at.list.field()]).index(at.index);
-        Self { draft, request, container, path, version }
+        Self { draft, request, spec, container, path, version }
     }
 
     pub(super) fn apply(&mut self, grant: ContainerGrant<'_>) -> Result<(), DraftError> {
@@ -57,8 +58,10 @@ impl<'t, 'a> Target<'t, 'a> {
             }
             ContainerGrant::Resource { name, count } => self.resource(name, count),
             ContainerGrant::Seccomp(profile) => {
-                let there =
-                    security.seccomp_profile.as_ref().is_some_and(|own| is_profile(own, profile));
+                let pod = self.spec.security_context.as_ref();
+                let pod = pod.and_then(|pod| pod.seccomp_profile.as_ref());
+                let own = security.seccomp_profile.as_ref().or(pod);
+                let there = own.is_some_and(|own| is_profile(own, profile));
                 self.security_field(there, "seccompProfile", profile_field(profile))
             }
         }
@@ -131,6 +134,8 @@ impl<'t, 'a> Target<'t, 'a> {
         let wanted = app_armor_value(profile);
         let has_field = self.version >= APP_ARMOR_FIELD;
         let own_field = self.container.security_context.app_armor_profile.as_ref();
+        let pod = self.spec.security_context.as_ref();
+        let own_field = own_field.or(pod.and_then(|pod| pod.app_armor_profile.as_ref()));
         let field_says_so = own_field.is_some_and(|own| is_profile(own, profile));
         let annotation = self.request.annotation(&key).map(|own| own == wanted);
         // The API server copies an annotation into the field, though only after webhooks.

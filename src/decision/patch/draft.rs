@@ -15,6 +15,8 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::decision::review::Mismatch;
+
 /// A JSON document and the operations that made it what it is.
 #[derive(Debug)]
 pub struct Draft<'a> {
@@ -37,7 +39,7 @@ pub enum DraftError {
         /// Where.
         path: String,
         /// Why.
-        cause: serde_json::Error,
+        cause: Mismatch,
     },
 }
 
@@ -222,7 +224,8 @@ impl<'a> Node<'a> {
     /// Makes the children of this reachable.
     fn open(&mut self, path: &Path<'_>, depth: usize) -> Result<&mut Self, DraftError> {
         let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
-        let unreadable = |cause| DraftError::Unreadable { path: here(), cause };
+        let unreadable =
+            |error| DraftError::Unreadable { path: here(), cause: Mismatch::of(&error) };
         match self {
             Self::Raw(raw) => {
                 let text = raw.get();
@@ -321,10 +324,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
                 }
                 let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
                 keys.sort_unstable();
-                if let Some([key, _]) = keys.array_windows().find(|[one, other]| one == other) {
-                    return Err(serde::de::Error::custom(format_args!(
-                        "the key `{key}` stands twice"
-                    )));
+                if keys.array_windows().any(|[one, other]| one == other) {
+                    return Err(serde::de::Error::custom("a key stands twice"));
                 }
                 Ok(Entries(entries))
             }

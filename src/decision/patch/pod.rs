@@ -10,6 +10,7 @@ use crate::decision::policy::schema::{
     NodeRequirement, TaintEffect, Toleration, TolerationOperator,
 };
 use crate::decision::request::Request;
+use crate::decision::review::Mismatch;
 
 /// Applies all grants to the pod.
 pub(super) fn apply(
@@ -143,7 +144,10 @@ fn node_affinity(
     ]);
     let affinity: Affinity = match spec.affinity {
         Some(raw) => serde_json::from_str::<Option<Affinity>>(raw.get())
-            .map_err(|cause| DraftError::Unreadable { path: "/spec/affinity".to_owned(), cause })?
+            .map_err(|error| DraftError::Unreadable {
+                path: "/spec/affinity".to_owned(),
+                cause: Mismatch::of(&error),
+            })?
             .unwrap_or_default(),
         None => Affinity::default(),
     };
