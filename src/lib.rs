@@ -12,6 +12,26 @@
 //! [`cli`] runs the same line over files, [`policies`] reads policy files from disk, [`config`] says
 //! what an operator set.
 //!
+//! ```
+//! use devgrant::decision::{Namespace, PolicySet, PolicySource, Review, Settings, admit};
+//!
+//! let file = PolicySource {
+//!     file: "fuse.yaml".to_owned(),
+//!     text: include_str!("../policies/fuse.yaml").to_owned(),
+//! };
+//! let policies = PolicySet::compile(&[file], Settings::default()).expect("it is shipped");
+//! let review = Review::decode(include_bytes!("../examples/review.json")).expect("it is a review");
+//! let namespace = Namespace {
+//!     name: review.namespace().into_owned(),
+//!     labels: [("devices.example/grant".to_owned(), "enabled".to_owned())].into(),
+//! };
+//! let admission = admit(&review, &policies, Some(&namespace)).expect("it can be decided");
+//! assert!(admission.allowed);
+//! assert!(admission.operations.iter().any(|operation| {
+//!     operation.path() == "/spec/containers/0/resources/limits"
+//! }));
+//! ```
+//!
 //! Reading order: [`decision`] (its page names the rooms), then [`server`], then [`cli`].
 
 pub mod cli;

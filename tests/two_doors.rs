@@ -170,7 +170,7 @@ fn what_stands_in_the_way_is_said_before_anything_serves() {
     ] {
         let mut command = assert_cmd::Command::new(DEVGRANT);
         // One that serves after all does not hold up the tests.
-        command.timeout(Duration::from_secs(60));
+        command.timeout(Duration::from_mins(1));
         command.args(["serve", "--standalone", "--health", "127.0.0.1:0"]);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use super::arguments::{DecidingArguments, compile};
+use super::arguments::{ReviewArguments, compile};
 use super::question;
 use super::{Status, input, output};
 use crate::decision::{Review, admit};
@@ -19,11 +19,11 @@ pub struct Admit {
     pub file: PathBuf,
     /// The policies, and what is assumed about the namespace.
     #[command(flatten)]
-    pub deciding: DecidingArguments,
+    pub review: ReviewArguments,
 }
 
 pub(super) fn run(arguments: &Admit) -> anyhow::Result<Status> {
-    let config = arguments.deciding.load()?;
+    let config = arguments.review.load()?;
     let policies = compile(&config)?;
     let name = input::name(&arguments.file);
     let bytes = input::bytes(&arguments.file)?;

@@ -37,23 +37,31 @@ pub struct PolicyArguments {
     pub on_invalid: Option<OnInvalid>,
 }
 
-/// The flags of every verb that decides about pods in files.
+/// The flags of every verb that answers reviews: which policies, and in what kind of namespace.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DecidingArguments {
+pub struct ReviewArguments {
     /// The policies.
     #[command(flatten)]
     pub policy: PolicyArguments,
-    /// Namespace of the pods, whatever the files say.
-    #[arg(long, value_name = "NAME", help_heading = "Assumed about the pods")]
-    pub namespace: Option<String>,
-    /// Labels of the namespace; default: the one that opts it in.
-    #[arg(long, value_name = "K=V,…", help_heading = "Assumed about the pods")]
+    /// Labels that every namespace is taken to have; default: the one that opts it in.
+    #[arg(long, value_name = "K=V,…", help_heading = "Assumed without a cluster")]
     pub namespace_labels: Option<Labels>,
+}
+
+/// The flags of every verb that decides about pods in files.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DecidingArguments {
+    /// The policies, and the labels of namespaces.
+    #[command(flatten)]
+    pub review: ReviewArguments,
+    /// Namespace of the pods, whatever the files say.
+    #[arg(long, value_name = "NAME", help_heading = "Assumed without a cluster")]
+    pub namespace: Option<String>,
     /// Service account of pods that name none.
-    #[arg(long, value_name = "NAME", help_heading = "Assumed about the pods")]
+    #[arg(long, value_name = "NAME", help_heading = "Assumed without a cluster")]
     pub service_account: Option<String>,
     /// Who creates the pods.
-    #[arg(long, value_name = "NAME", help_heading = "Assumed about the pods")]
+    #[arg(long, value_name = "NAME", help_heading = "Assumed without a cluster")]
     pub user: Option<String>,
 }
 
@@ -77,21 +85,32 @@ impl PolicyArguments {
     }
 }
 
-impl DecidingArguments {
+impl ReviewArguments {
     /// What these flags say.
     pub fn typed(&self) -> Typed {
-        Typed {
-            namespace: self.namespace.clone(),
-            namespace_labels: self.namespace_labels.clone(),
-            service_account: self.service_account.clone(),
-            user: self.user.clone(),
-            ..self.policy.typed()
-        }
+        Typed { namespace_labels: self.namespace_labels.clone(), ..self.policy.typed() }
     }
 
     /// The configuration of these flags over the environment and the file.
     pub fn load(&self) -> anyhow::Result<Config> {
         load(self.policy.config.clone(), self.typed())?.config().map_err(Into::into)
+    }
+}
+
+impl DecidingArguments {
+    /// What these flags say.
+    pub fn typed(&self) -> Typed {
+        Typed {
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+            user: self.user.clone(),
+            ..self.review.typed()
+        }
+    }
+
+    /// The configuration of these flags over the environment and the file.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        load(self.review.policy.config.clone(), self.typed())?.config().map_err(Into::into)
     }
 }
 

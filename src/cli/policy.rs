@@ -98,11 +98,19 @@ fn check(arguments: &Check) -> anyhow::Result<Status> {
     flags.policies.extend(arguments.folders.iter().cloned());
     let config = flags.load()?;
     let sources = policies::read(&config.policies)?;
-    let set = PolicySet::compile(&sources, config.settings)
-        .map_err(|problems| BadPolicies::new(&problems, &sources))?;
-    output::stderr().write_all(draw(set.notes(), &sources).as_bytes())?;
+    // Here the problems are the result, for a pager or a file; elsewhere they are an error.
+    let mut stdout = output::stdout();
+    let set = match PolicySet::compile(&sources, config.settings) {
+        Ok(set) => set,
+        Err(problems) => {
+            let bad = BadPolicies::new(&problems, &sources);
+            stdout.write_all(bad.report().as_bytes())?;
+            anyhow::bail!("{bad}");
+        }
+    };
+    stdout.write_all(draw(set.notes(), &sources).as_bytes())?;
     let count = plural(set.policies().len(), "policy");
-    writeln!(output::stdout(), "{count}, digest {}", set.digest())?;
+    writeln!(stdout, "{count}, digest {}", set.digest())?;
     Ok(Status::Fine)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::arguments::{DecidingArguments, compile, load};
+use super::arguments::{ReviewArguments, compile, load};
 use super::output::TITLE;
 use super::{Status, output};
 use crate::config::{CertificateSource, Config, LogFormat, Typed};
@@ -27,7 +27,7 @@ pub struct Serve {
     /// HTTPS address; default 0.0.0.0:8443, with --standalone 127.0.0.1:8443.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Plain address of health and metrics; default port 8080.
+    /// Plain address of health and metrics; default 0.0.0.0:8080, with --standalone 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub health: Option<String>,
     /// Write the certificate of the own authority into this file.
@@ -42,18 +42,18 @@ pub struct Serve {
     /// Private key of --tls-cert, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// How log lines are written.
+    /// How log lines are written; default json, with --standalone text.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// Which log lines are written: info, devgrant=debug.
+    /// Which log lines are written, such as warn or devgrant=debug; default info.
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
     /// Print the merged configuration as YAML, and exit.
     #[arg(long)]
     pub print_config: bool,
-    /// The policies, and what is assumed about pods.
+    /// The policies, and the labels of namespaces.
     #[command(flatten)]
-    pub deciding: DecidingArguments,
+    pub review: ReviewArguments,
     /// The limits.
     #[command(flatten)]
     pub limits: LimitArguments,
@@ -63,31 +63,31 @@ pub struct Serve {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArguments {
-    /// Longest TLS handshake.
+    /// Longest TLS handshake; default 5s.
     #[arg(long, value_name = "DURATION")]
     pub handshake_timeout: Option<String>,
-    /// Longest time for a request's head.
+    /// Longest time for a request's head; default 10s.
     #[arg(long, value_name = "DURATION")]
     pub head_timeout: Option<String>,
-    /// Longest time for a request's body.
+    /// Longest time for a request's body; default 10s.
     #[arg(long, value_name = "DURATION")]
     pub body_timeout: Option<String>,
-    /// How long a connection may be idle.
+    /// How long a connection may be idle; default 120s.
     #[arg(long, value_name = "DURATION")]
     pub idle_timeout: Option<String>,
-    /// Largest body: 7Mi.
+    /// Largest body; default 7Mi.
     #[arg(long, value_name = "SIZE")]
     pub body_limit: Option<String>,
-    /// Most connections at a time.
+    /// Most connections at a time; default 1024.
     #[arg(long, value_name = "COUNT")]
     pub max_connections: Option<u32>,
-    /// How old a connection may get.
+    /// How old a connection may get; default 10m.
     #[arg(long, value_name = "DURATION")]
     pub max_connection_age: Option<String>,
-    /// Most requests at a time; more are answered 429.
+    /// Most requests at a time, more are answered 429; default 64.
     #[arg(long, value_name = "COUNT")]
     pub max_in_flight: Option<u32>,
-    /// How long to go on serving after the first SIGTERM.
+    /// How long to go on serving after the first SIGTERM; default 5s, with --standalone 0s.
     #[arg(long, value_name = "DURATION")]
     pub shutdown_delay: Option<String>,
 }
@@ -115,13 +115,13 @@ impl Serve {
             max_connection_age: limits.max_connection_age.clone(),
             max_in_flight: limits.max_in_flight,
             shutdown_delay: limits.shutdown_delay.clone(),
-            ..self.deciding.typed()
+            ..self.review.typed()
         }
     }
 }
 
 pub(super) fn run(arguments: &Serve) -> anyhow::Result<Status> {
-    let merged = load(arguments.deciding.policy.config.clone(), arguments.typed())?;
+    let merged = load(arguments.review.policy.config.clone(), arguments.typed())?;
     // Before it is printed: what is printed must be usable as a file.
     let config = merged.config()?;
     if arguments.print_config {

@@ -128,11 +128,11 @@ pub fn decide<'a>(
     };
 
     let subject = Subject { namespace, service_account: service_account(spec) };
-    let asker = Asker { spec, request, policies, subject };
+    let judge = Asker { spec, request, policies, subject };
     let mut sorted = Sorted::default();
     sorted.keys(asked.objections.clone(), settings);
-    sorted.keys(asker.unused_containers(&asked), settings);
-    for ask in asker.judge(&asked) {
+    sorted.keys(judge.unused_containers(&asked), settings);
+    for ask in judge.judge(&asked) {
         sorted.ask(ask);
     }
     let Sorted { enforced, shadowed, shadow_refused, mut objections, ignored, mut warnings } =

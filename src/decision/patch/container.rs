@@ -135,7 +135,7 @@ impl<'t, 'a> Target<'t, 'a> {
         let has_field = self.version >= APP_ARMOR_FIELD;
         let own_field = self.container.security_context.app_armor_profile.as_ref();
         let pod = self.spec.security_context.as_ref();
-        let own_field = own_field.or(pod.and_then(|pod| pod.app_armor_profile.as_ref()));
+        let own_field = own_field.or_else(|| pod?.app_armor_profile.as_ref());
         let field_says_so = own_field.is_some_and(|own| is_profile(own, profile));
         let annotation = self.request.annotation(&key).map(|own| own == wanted);
         // The API server copies an annotation into the field, though only after webhooks.
