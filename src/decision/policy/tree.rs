@@ -56,14 +56,15 @@ impl Node {
             Ok(spanned) => Ok(Self::from(spanned)),
             Err(error) => {
                 let error = error.without_snippet();
-                let span = error.location().and_then(bytes_of).unwrap_or(0..0);
-                // The parser says the line in its message; the place is ours to draw.
+                let at = error.location();
+                let span = at.and_then(|at| bytes_of(at).or_else(|| start_of(text, at)));
+                // The parser says the line in its message, which is ours to draw, and names functions
+                // and options of its own, which are nothing to the author of a policy.
                 let message = error.to_string();
-                let message = match message.split_once(" at line ") {
-                    Some((sentence, _)) => sentence.to_owned(),
-                    None => message,
-                };
-                Err(Unreadable { message, span })
+                let ends = [" at line ", "; use ", ", set "].map(|end| message.find(end));
+                let end = ends.into_iter().flatten().min().unwrap_or(message.len());
+                let message = message.get(..end).unwrap_or(&message).to_owned();
+                Err(Unreadable { message, span: span.unwrap_or(0..0) })
             }
         }
     }
@@ -101,6 +102,16 @@ fn bytes_of(location: Location) -> Option<Range<usize>> {
     let start = usize::try_from(span.byte_offset()?).ok()?;
     let length = usize::try_from(span.byte_len().unwrap_or(0)).ok()?;
     Some(start..start.saturating_add(length))
+}
+
+/// The place of a line and a column, which is all that some errors of the parser know.
+fn start_of(text: &str, location: Location) -> Option<Range<usize>> {
+    let line = usize::try_from(location.line().checked_sub(1)?).ok()?;
+    let column = usize::try_from(location.column().checked_sub(1)?).ok()?;
+    let before: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+    let rest = text.get(before..)?;
+    let inner = rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at);
+    Some(before.saturating_add(inner)..before.saturating_add(inner))
 }
 
 impl<'de> Deserialize<'de> for Yaml {
