@@ -6,15 +6,18 @@ use std::cmp::Reverse;
 /// that are equally near, the one that begins alike.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let limit = 1 + word.chars().count() / 4;
+    let length = word.chars().count();
+    let limit = 1 + length / 4;
     let alike = |candidate: &str| {
         let pairs = word.chars().zip(candidate.chars());
         Reverse(pairs.take_while(|(one, other)| one == other).count())
     };
-    let ranked = candidates.into_iter().map(|candidate| {
-        let lower = candidate.to_lowercase();
-        (strsim::osa_distance(&word, &lower), alike(&lower), candidate)
-    });
+    // Words are at least as far apart as their lengths. Said first, since the distance costs the product
+    // of the lengths, and a word of a pod may have megabytes.
+    let lower = candidates.into_iter().map(|candidate| (candidate.to_lowercase(), candidate));
+    let as_long = lower.filter(|(lower, _)| lower.chars().count().abs_diff(length) <= limit);
+    let ranked = as_long
+        .map(|(lower, candidate)| (strsim::osa_distance(&word, &lower), alike(&lower), candidate));
     let near = ranked.filter(|(distance, ..)| *distance <= limit);
     near.min().map(|(_, _, candidate)| candidate)
 }
