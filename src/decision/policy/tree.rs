@@ -7,6 +7,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
+/// How deep a file may be nested, twice of what the schema has. The parser's own limit of 64 overflows
+/// the 2 MiB stack of a thread in a debug build: reading one level takes tens of kilobytes there.
+const DEEPEST: usize = 16;
+
 /// A value and the bytes that it stands at.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -52,7 +56,9 @@ pub(super) struct Unreadable {
 impl Node {
     /// Reads a text that holds exactly one document.
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        match serde_saphyr::from_str::<Spanned<Yaml>>(text) {
+        let budget = serde_saphyr::budget! { max_depth: DEEPEST };
+        let options = serde_saphyr::options! { budget: budget };
+        match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options) {
             Ok(spanned) => Ok(Self::from(spanned)),
             Err(error) => {
                 let error = error.without_snippet();
