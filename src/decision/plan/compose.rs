@@ -253,6 +253,22 @@ fn environment<'p>(
         let env = share.ask.mode.env.iter();
         env.map(|variable| (variable.name.as_str(), *share, variable))
     });
+    // The pod's own environment wins over what the device plugin sets. One mode that asks for both is
+    // refused at load; two asks, or an ask beside the pod's own GPU, only meet here.
+    let gpu = present.iter().find(|resource| is_gpu(resource));
+    for share in here {
+        let sets_it =
+            share.ask.mode.env.iter().find(|variable| variable.name == NVIDIA_VISIBLE_DEVICES);
+        if let (Some(gpu), Some(EnvironmentVariable { name, value })) = (gpu, sets_it) {
+            objections.push(Objection::new(
+                Reason::Conflict,
+                format!(
+                    "{} sets `{name}={value}` in {place}, which would hide the `{gpu}` that it requests; leave one of the two out, or name different containers",
+                    share.named()
+                ),
+            ));
+        }
+    }
     let value = |variable: &&EnvironmentVariable| variable.value.clone();
     let variables = one_each(variables, place, "the environment variable", value, objections);
     let variables = variables.into_iter();
@@ -261,8 +277,7 @@ fn environment<'p>(
         .collect();
 
     let wants = |wish| here.iter().any(|share| share.nvidia() == Some(wish));
-    let has_gpu = present.iter().any(|resource| is_gpu(resource));
-    if wants(NvidiaVisibleDevices::Void) && !wants(NvidiaVisibleDevices::Keep) && !has_gpu {
+    if wants(NvidiaVisibleDevices::Void) && !wants(NvidiaVisibleDevices::Keep) && gpu.is_none() {
         grants.push(ContainerGrant::NvidiaVoid);
     }
     grants
