@@ -156,13 +156,14 @@ fn walls() -> Vec<Wall> {
                 "json_patch::diff",
             ],
             but: &[],
-            why: "only the draft makes operations, and applies each as it is recorded",
+            why: "only the draft makes operations, and applies each as it is recorded; the command \
+                  line moves them into a workload's template",
         },
     ]
 }
 
-/// The one file that the last wall is built around.
-const DRAFT: &str = "src/decision/patch/draft.rs";
+/// The files that the last wall is built around.
+const GATES: [&str; 2] = ["src/decision/patch/draft.rs", "src/cli/placement.rs"];
 
 #[test]
 fn no_wall_is_broken() {
@@ -171,7 +172,7 @@ fn no_wall_is_broken() {
         let files: Vec<PathBuf> = wall.of.iter().flat_map(|place| sources(place)).collect();
         for file in files {
             let name = relative(&file);
-            if name == DRAFT && wall.of == ["src"] {
+            if GATES.contains(&name.as_str()) && wall.of == ["src"] {
                 continue;
             }
             breaches.extend(check(&name, &fs::read_to_string(&file).unwrap(), &wall));

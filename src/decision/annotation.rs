@@ -20,8 +20,6 @@ use super::spelling;
 pub const GRANTED: &str = "granted";
 /// The key that names containers, behind the prefix or behind a device and a dot.
 const CONTAINERS: &str = "containers";
-/// The most of a user's text that a sentence repeats, in characters.
-const EXCERPT: usize = 64;
 
 /// What the annotations of one pod say, before any policy is asked.
 #[derive(Debug, Default)]
@@ -115,7 +113,7 @@ fn unknown_key(key: &str, policies: &PolicySet) -> Objection {
     };
     Objection::new(
         Reason::UnknownKey,
-        format!("annotation `{prefix}/{}` means nothing; {suggestion}", excerpt(key)),
+        format!("annotation `{prefix}/{}` means nothing; {suggestion}", spelling::excerpt(key)),
     )
 }
 
@@ -141,19 +139,6 @@ impl<'a> Value<'a> {
             None => Self { mode: Some(text), count: None },
         }
     }
-}
-
-/// The start of a user's text, for a sentence.
-pub fn excerpt(text: &str) -> String {
-    let mut excerpt: String = text
-        .chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
-        .take(EXCERPT)
-        .collect();
-    if text.chars().count() > EXCERPT {
-        excerpt.push('…');
-    }
-    excerpt
 }
 
 /// The stamp: what was granted, for people and for the second call.
@@ -221,11 +206,5 @@ mod tests {
         ] {
             assert_eq!(Value::parse(text), Value { mode, count }, "{text}");
         }
-    }
-
-    #[test]
-    fn excerpts_are_short_and_plain() {
-        assert_eq!(excerpt("a\nb"), "a\u{fffd}b");
-        assert_eq!(excerpt(&"x".repeat(100)).chars().count(), EXCERPT + 1);
     }
 }

@@ -1,14 +1,14 @@
 //! ask: what the annotations ask for, against the policies: which mode, how many, for which
 //! containers, and whether this pod may.
 
-use super::annotation::{Asked, Entry, Stamp, Value, excerpt};
+use super::annotation::{Asked, Entry, Stamp, Value};
 use super::plan::{Objection, Reason};
 use super::pod::{ContainerIndex, ContainerList, Spec};
 use super::policy::schema::{Mode, OnInvalid, Requested, ResourceCount};
 use super::policy::select::{Allowed, Subject};
 use super::policy::{Policy, PolicySet};
 use super::request::Request;
-use super::spelling;
+use super::spelling::{self, excerpt};
 
 /// The annotation by which kubectl knows a pod's primary container
 /// (`kubernetes/kubectl pkg/cmd/util/podcmd`).

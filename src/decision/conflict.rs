@@ -3,7 +3,6 @@
 //! A grant never overwrites what would make the pod another one: those are refused in words. Where
 //! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
 
-use super::annotation::excerpt;
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, same_path};
 use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
@@ -11,6 +10,7 @@ use super::policy::schema::{Profile, Volume as GrantedVolume};
 use super::quantity::Quantity;
 use super::request::Request;
 use super::settings::KubernetesVersion;
+use super::spelling::excerpt;
 use super::warning::Warning;
 
 /// Objections and warnings about a plan for a pod.

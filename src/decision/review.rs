@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::annotation::excerpt;
+use super::spelling::excerpt;
 
 /// The API version of the reviews that are read and written.
 pub const API_VERSION: &str = "admission.k8s.io/v1";

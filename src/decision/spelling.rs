@@ -1,4 +1,4 @@
-//! The nearest spelling of a word among those that are valid.
+//! Words in sentences: the nearest spelling, a list of names, the start of a user's text.
 
 use std::cmp::Reverse;
 
@@ -22,6 +22,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     near.min().map(|(_, _, candidate)| candidate)
 }
 
+/// The most of a user's text that a sentence repeats, in characters.
+const EXCERPT: usize = 64;
 /// The most names that a sentence lists.
 const MOST: usize = 12;
 
@@ -39,6 +41,19 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         [only] => only.clone(),
         [init @ .., last] => format!("{} or {last}", init.join(", ")),
     }
+}
+
+/// The start of a user's text, for a sentence.
+pub fn excerpt(text: &str) -> String {
+    let mut excerpt: String = text
+        .chars()
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .take(EXCERPT)
+        .collect();
+    if text.chars().count() > EXCERPT {
+        excerpt.push('…');
+    }
+    excerpt
 }
 
 #[cfg(test)]
@@ -65,5 +80,11 @@ mod tests {
         assert_eq!(list(["a"]), "`a`");
         assert_eq!(list(["a", "b", "c"]), "`a`, `b` or `c`");
         assert!(list(["x"; 20]).ends_with("`x` or 8 more"));
+    }
+
+    #[test]
+    fn excerpts_are_short_and_plain() {
+        assert_eq!(excerpt("a\nb"), "a\u{fffd}b");
+        assert_eq!(excerpt(&"x".repeat(100)).chars().count(), EXCERPT + 1);
     }
 }
