@@ -74,7 +74,9 @@ impl Check<'_> {
                 "at least one mode",
                 "a policy without modes grants nothing; remove the file instead",
             );
-        } else if !spec.modes.contains_key(&spec.default_mode) {
+        } else if !spec.modes.contains_key(&spec.default_mode)
+            && !self.is_written(&at.key("modes").key(&spec.default_mode))
+        {
             let modes = spec.modes.keys().map(String::as_str);
             let message = format!(
                 "`defaultMode` names the mode `{}`, which does not exist",
@@ -175,6 +177,12 @@ impl Check<'_> {
                 );
             }
         }
+    }
+
+    /// Whether the file has anything there. What has the wrong shape is told as that, and not a second
+    /// time as missing.
+    fn is_written(&self, at: &Place) -> bool {
+        self.tree.has(&at.0)
     }
 
     fn label(&mut self, at: &Place, key: &str, value: &str) {

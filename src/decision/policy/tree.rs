@@ -10,6 +10,8 @@ use serde_saphyr::{Location, Spanned};
 /// How deep a file may be nested, twice of what the schema has. The parser's own limit of 64 overflows
 /// the 2 MiB stack of a thread in a debug build: reading one level takes tens of kilobytes there.
 const DEEPEST: usize = 16;
+/// How many values a file may have, aliases followed: ten times of the largest that is shipped.
+const MOST: usize = 20_000;
 
 /// A value and the bytes that it stands at.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub(super) struct Unreadable {
 impl Node {
     /// Reads a text that holds exactly one document.
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let budget = serde_saphyr::budget! { max_depth: DEEPEST };
+        let budget = serde_saphyr::budget! { max_depth: DEEPEST, max_nodes: MOST };
         let options = serde_saphyr::options! { budget: budget };
         match serde_saphyr::from_str_with_options::<Spanned<Yaml>>(text, options) {
             Ok(spanned) => Ok(Self::from(spanned)),
@@ -69,9 +71,29 @@ impl Node {
                 let message = error.to_string();
                 let ends = [" at line ", "; use ", ", set "].map(|end| message.find(end));
                 let end = ends.into_iter().flatten().min().unwrap_or(message.len());
-                let message = message.get(..end).unwrap_or(&message).to_owned();
+                let message = match message.get(..end).unwrap_or(&message) {
+                    budget if budget.starts_with("budget breached") => format!(
+                        "it is nested deeper than {DEEPEST} levels, or has more than {MOST} values"
+                    ),
+                    plain => plain.to_owned(),
+                };
                 Err(Unreadable { message, span: span.unwrap_or(0..0) })
             }
+        }
+    }
+
+    /// Whether anything is written at a path, be it of the right shape or not.
+    pub(super) fn has(&self, path: &[Step]) -> bool {
+        let Some((step, rest)) = path.split_first() else { return true };
+        match (step, &self.value) {
+            (Step::Key(name) | Step::KeyOf(name), Yaml::Map(entries)) => {
+                let mut entries = entries.iter();
+                entries.find(|(key, _)| key.text == *name).is_some_and(|(_, node)| node.has(rest))
+            }
+            (Step::Index(index), Yaml::List(items)) => {
+                items.get(*index).is_some_and(|node| node.has(rest))
+            }
+            _ => false,
         }
     }
 

@@ -51,7 +51,8 @@ impl Check<'_> {
                 );
             }
             for (index, mode) in modes.iter().enumerate() {
-                if !spec.modes.contains_key(mode) {
+                let place = Place::default().key("spec").key("modes").key(mode);
+                if !spec.modes.contains_key(mode) && !self.is_written(&place) {
                     let valid = spec.modes.keys().map(String::as_str);
                     let help = format!("modes: {}", spelling::list(valid.clone()));
                     self.unknown(

@@ -288,7 +288,9 @@ impl Check<'_> {
         let mut paths = BTreeSet::new();
         for (index, mount) in mode.mounts.iter().enumerate() {
             let place = at.key("mounts").index(index);
-            if !names.contains(&mount.name) {
+            // Volumes that are written and not here have the wrong shape, which is told as that.
+            let misshapen = mode.volumes.is_empty() && self.is_written(&at.key("volumes"));
+            if !names.contains(&mount.name) && !misshapen {
                 let volumes = mode.volumes.iter().map(|volume| volume.name.as_str());
                 let help = format!("volumes of this mode: {}", spelling::list(volumes.clone()));
                 self.unknown(
