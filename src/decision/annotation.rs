@@ -20,6 +20,11 @@ use super::spelling;
 pub const GRANTED: &str = "granted";
 /// The key that names containers, behind the prefix or behind a device and a dot.
 const CONTAINERS: &str = "containers";
+/// The most that keys and values under the prefix may take together
+/// (`kubernetes/apimachinery pkg/api/validation/objectmeta.go`, `TotalAnnotationSizeLimitB`).
+const MAX_BYTES: usize = 256 * 1024;
+/// The most unknown keys that are told one by one.
+const MOST_KEYS: usize = 20;
 
 /// What the annotations of one pod say, before any policy is asked.
 #[derive(Debug, Default)]
@@ -51,9 +56,19 @@ pub fn read<'a>(request: &'a Request<'_>, policies: &'a PolicySet) -> Option<Ask
     let mut asked = Asked::default();
     let mut values = BTreeMap::new();
     let mut overrides = BTreeMap::new();
-    let mut found = false;
+    let mut unknown = 0;
+    let mut bytes = 0;
     for (key, value) in request.annotations(prefix) {
-        found = true;
+        // The API server refuses such a pod too, though only after us: until then its annotations are
+        // bounded by nothing but the size of a request.
+        bytes += key.len() + value.len();
+        if bytes > MAX_BYTES {
+            let sentence = format!(
+                "the annotations under `{prefix}` are longer than {MAX_BYTES} bytes, which Kubernetes allows all annotations of a pod together"
+            );
+            let objections = vec![Objection::new(Reason::TooLarge, sentence)];
+            return Some(Asked { objections, ..Asked::default() });
+        }
         match key.split_once('.') {
             _ if key == GRANTED => asked.stamp = Some(value),
             _ if key == CONTAINERS => asked.containers = Some(value),
@@ -63,11 +78,20 @@ pub fn read<'a>(request: &'a Request<'_>, policies: &'a PolicySet) -> Option<Ask
             Some((device, CONTAINERS)) if policies.find(device).is_some() => {
                 overrides.insert(device, value);
             }
-            _ => asked.objections.push(unknown_key(key, policies)),
+            _ => {
+                unknown += 1;
+                if unknown <= MOST_KEYS {
+                    asked.objections.push(unknown_key(key, policies));
+                }
+            }
         }
     }
-    if !found {
+    if bytes == 0 {
         return None;
+    }
+    if unknown > MOST_KEYS {
+        let sentence = format!("{} more keys under `{prefix}` mean nothing", unknown - MOST_KEYS);
+        asked.objections.push(Objection::new(Reason::UnknownKey, sentence));
     }
     for &device in overrides.keys().filter(|device| !values.contains_key(*device)) {
         asked.objections.push(Objection::new(
@@ -100,11 +124,16 @@ fn unknown_key(key: &str, policies: &PolicySet) -> Objection {
     let prefix = &policies.settings().prefix;
     let valid = policies.devices();
     let device = key.strip_suffix(".containers").unwrap_or(key);
-    let suggestion = match spelling::nearest(device, valid.clone().chain([CONTAINERS])) {
+    // `fuse.container`: the device is known, and what stands behind it is not.
+    let known = key.split_once('.').map(|(device, _)| device);
+    let known = known.filter(|device| policies.find(device).is_some());
+    let nearest = || spelling::nearest(device, valid.clone().chain([CONTAINERS]));
+    let suggestion = match known.or_else(nearest) {
         _ if key == "grant" => {
             let label = policies.settings().opt_in_label();
             format!("`{label}` is a label of namespaces, not an annotation of pods")
         }
+        Some(near) if known.is_some() => format!("did you mean `{prefix}/{near}.{CONTAINERS}`?"),
         Some(near) => format!(
             "did you mean `{prefix}/{near}{}`?",
             key.strip_prefix(device).unwrap_or_default()

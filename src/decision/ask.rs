@@ -1,6 +1,8 @@
 //! ask: what the annotations ask for, against the policies: which mode, how many, for which
 //! containers, and whether this pod may.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::annotation::{Asked, Entry, Stamp, Value};
 use super::plan::{Objection, Reason};
 use super::pod::{ContainerIndex, ContainerList, Spec};
@@ -13,6 +15,8 @@ use super::spelling::{self, excerpt};
 /// The annotation by which kubectl knows a pod's primary container
 /// (`kubernetes/kubectl pkg/cmd/util/podcmd`).
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// The most wrong names of one annotation that are told one by one.
+const MOST_NAMES: usize = 5;
 /// The service account of a pod that names none.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
@@ -172,10 +176,15 @@ impl<'a> Asker<'a> {
                     spelling::list(allowed.iter().copied())
                 ),
             ),
+            None if name == "true" => Objection::new(
+                Reason::UnknownMode,
+                format!(
+                    "annotation `{key}`: a count needs no `true` before it; write the count alone, or a mode, `:` and the count"
+                ),
+            ),
             None => {
                 let valid = allowed.iter().copied().chain(["true", "false"]);
-                // `true:2` names no mode, and `true` is no better.
-                let near = spelling::nearest(name, valid).filter(|near| *near != name);
+                let near = spelling::nearest(name, valid);
                 let near = near.map(|near| format!("; did you mean `{near}`?"));
                 Objection::new(
                     Reason::UnknownMode,
@@ -212,24 +221,27 @@ impl<'a> Asker<'a> {
         names: &str,
         objections: &mut Vec<Objection>,
     ) -> Vec<ContainerIndex> {
-        let mut wanted = Vec::new();
-        for name in names.split(',').map(str::trim) {
-            let before = wanted.len();
-            wanted.extend(
-                self.spec
-                    .all_containers()
-                    .filter(|(at, container)| {
-                        container.name == name || (name == "*" && at.list == ContainerList::Regular)
-                    })
-                    .map(|(at, _)| at),
-            );
-            if wanted.len() == before {
-                objections.push(self.no_container(key, name));
+        let mut places: BTreeMap<&str, Vec<ContainerIndex>> = BTreeMap::new();
+        for (at, container) in self.spec.all_containers() {
+            places.entry(container.name.as_str()).or_default().push(at);
+            if at.list == ContainerList::Regular {
+                places.entry("*").or_default().push(at);
             }
         }
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted
+        let names: BTreeSet<&str> = names.split(',').map(str::trim).collect();
+        let missing: Vec<&str> =
+            names.iter().copied().filter(|name| !places.contains_key(name)).collect();
+        let told = missing.iter().take(MOST_NAMES);
+        objections.extend(told.map(|name| self.no_container(key, name)));
+        if missing.len() > MOST_NAMES {
+            let more = missing.len() - MOST_NAMES;
+            let sentence = format!(
+                "annotation `{key}` names {more} more containers that the pod does not have"
+            );
+            objections.push(Objection::new(Reason::UnknownContainer, sentence));
+        }
+        let wanted = names.iter().filter_map(|name| places.get(name)).flatten();
+        wanted.copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn no_container(self, key: &str, name: &str) -> Objection {

@@ -301,20 +301,20 @@ fn own_user_namespace(spec: &Spec<'_>, findings: &mut Findings) {
     }
 }
 
-/// Fields that an older API server does not know are lost in silence, and the pod would start without
-/// them. The versions are those of each feature's beta (KUBERNETES feature gates,
-/// `kubernetes pkg/features/kube_features.go`).
+/// Fields that an API server does not know, or whose feature is off, are lost in silence, and the pod
+/// would start without them: `SYS_ADMIN` on the node instead of in a user namespace. So the versions
+/// are those that have each feature on by default (`kubernetes pkg/features/kube_features.go`).
 fn too_old(grant: PodGrant<'_>, version: KubernetesVersion, findings: &mut Findings) {
     let (field, minor) = match grant {
-        PodGrant::OwnUserNamespace => ("hostUsers", 30),
-        PodGrant::Claim(_) => ("resourceClaims", 32),
+        PodGrant::OwnUserNamespace => ("hostUsers", 33),
+        PodGrant::Claim(_) => ("resourceClaims", 34),
         PodGrant::SchedulingGate(_) => ("schedulingGates", 27),
         _ => return,
     };
     if version < (KubernetesVersion { minor }) {
         findings.objections.push(Objection::new(
             Reason::UnsupportedVersion,
-            format!("the mode needs `spec.{field}`, which Kubernetes serves from 1.{minor}; this cluster is {version}: ask for another mode"),
+            format!("the mode needs `spec.{field}`, which Kubernetes has on from 1.{minor}; this cluster is {version}: ask for another mode"),
         ));
     }
 }

@@ -49,6 +49,17 @@ impl Plan<'_> {
             .then(|| Stamp { policy_digest: digest.to_owned(), grants: self.granted.clone() })
     }
 
+    /// How many grants there are.
+    pub fn len(&self) -> usize {
+        let in_containers: usize = self.containers.iter().map(|(_, grants)| grants.len()).sum();
+        in_containers + self.pod.len()
+    }
+
+    /// Whether nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether any grant is of the kind that a Windows pod may not have
     /// (`kubernetes pkg/apis/core/validation`, `validateWindows`).
     pub fn has_security_context(&self) -> bool {

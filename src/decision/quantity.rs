@@ -9,6 +9,9 @@ pub struct Quantity {
     thousandths: i128,
 }
 
+/// The largest amount: what Kubernetes itself can hold of whole things.
+const MOST: i128 = i64::MAX as i128 * 1000;
+
 impl Quantity {
     /// A whole number of devices.
     pub fn whole(count: u32) -> Self {
@@ -45,6 +48,8 @@ impl Quantity {
                 scaled.saturating_mul(10_i128.saturating_pow(power.unsigned_abs()))
             }
         };
+        // Above it nothing is counted, so that an amount prints as what it is read from.
+        let thousandths = thousandths.min(MOST);
         Some(Self { thousandths: if negative { -thousandths } else { thousandths } })
     }
 
@@ -133,6 +138,14 @@ mod tests {
         }
         for text in ["", "one", "1x", "--1", "1.2.3", ".", "m", "1e", "1e999", "null", "ä"] {
             assert_eq!(Quantity::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn prints_what_reads_back_the_same() {
+        for text in ["1", "1500m", "99999999999999999999E", "9223372036854775808", "-3"] {
+            let amount = Quantity::parse(text).unwrap().round_up();
+            assert_eq!(Quantity::parse(&amount.to_whole()), Some(amount), "{text}");
         }
     }
 

@@ -70,7 +70,7 @@ impl<'a> Request<'a> {
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
         let metadata = match body.object {
             Some(object) if creates_pod => serde_json::from_str::<Object<'a>>(object.get())
-                .map_err(|error| Undecided::NotPod(Mismatch::of(&error)))?
+                .map_err(|_| Undecided::NotPod(Mismatch::at::<Object<'_>>(object.get())))?
                 .metadata
                 .unwrap_or_default(),
             _ => Metadata::default(),

@@ -165,6 +165,22 @@ impl Mismatch {
     }
 }
 
+impl Mismatch {
+    /// The same with the place in words, for a text that is known not to be a `T`.
+    pub fn at<'de, T: Deserialize<'de>>(text: &'de str) -> Self {
+        let mut json = serde_json::Deserializer::from_str(text);
+        match serde_path_to_error::deserialize::<_, T>(&mut json) {
+            Ok(_) => Self("it cannot be read".to_owned()),
+            Err(error) => {
+                let path = excerpt(&error.path().to_string());
+                let Self(expected) = Self::of(error.inner());
+                let expected = expected.split(" at line ").next().unwrap_or_default();
+                Self(format!("`{path}`: {expected}"))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)

@@ -7,6 +7,10 @@ use std::cmp::Reverse;
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let length = word.chars().count();
+    // Nobody mistypes a name of this length, and to compare would cost its length many times over.
+    if length > EXCERPT {
+        return None;
+    }
     let limit = 1 + length / 4;
     let alike = |candidate: &str| {
         let pairs = word.chars().zip(candidate.chars());

@@ -49,10 +49,10 @@ pub(crate) fn entitlements<'p>(
         let Some(mode) = spec.modes.get(mode_name) else { continue };
         let named_by_rule = |rule: &AllowRule| match &rule.modes {
             Some(modes) => modes.iter().any(|name| name == mode_name),
-            None => !mode.privileged,
+            None => !is_hatch(mode),
         };
         let allowed = match &spec.allow {
-            None => !mode.privileged,
+            None => !is_hatch(mode),
             Some(rules) => {
                 rules.iter().any(|rule| covers(rule, labels, account) && named_by_rule(rule))
             }
@@ -74,6 +74,13 @@ pub(crate) fn entitlements<'p>(
         found.push(Entitlement { device, spec, mode, count, containers });
     }
     found
+}
+
+/// Whether only a rule that names the mode opens it. Of the capabilities that are the node itself, the
+/// generator makes one.
+fn is_hatch(mode: &Mode) -> bool {
+    let on_node = mode.host_users != Some(false);
+    mode.privileged || (on_node && mode.capabilities.iter().any(|name| name == "SYS_PTRACE"))
 }
 
 fn covers(rule: &AllowRule, labels: &Map<String, Value>, account: &str) -> bool {

@@ -129,6 +129,27 @@ fn policy() -> impl Strategy<Value = Value> {
             if let Some(Value::Object(mode)) = modes.get_mut("hatch") {
                 make_hatch(mode, "/dev/fuse");
             }
+            // Nobody could use a default mode that no rule names.
+            if allow.is_none()
+                && let Some(Value::Object(mode)) = modes.get_mut(names[0])
+            {
+                mode.remove("privileged");
+                mode.remove("hostPath");
+                if let Some(list) = mode.get_mut("capabilities").and_then(Value::as_array_mut) {
+                    list.retain(|name| name != "SYS_PTRACE");
+                }
+                if mode.get("capabilities") == Some(&json!([])) {
+                    mode.remove("capabilities");
+                }
+            }
+            for mode in modes.values_mut().filter_map(Value::as_object_mut) {
+                let helps = |field: &String| field != "nvidiaVisibleDevices";
+                if !mode.keys().any(helps)
+                    || mode.values().all(|value| value == "Keep" || *value == json!([]))
+                {
+                    mode.insert("nodeSelector".to_owned(), json!({ "zone": "a" }));
+                }
+            }
             let counted = modes.values().any(|mode| mode.to_string().contains("Requested"));
             let most = if counted { most } else { 1 };
             let omit: Vec<&str> = variant
@@ -136,6 +157,11 @@ fn policy() -> impl Strategy<Value = Value> {
                 .into_iter()
                 .filter(|field| modes.values().any(|mode| mode.get(*field).is_some()))
                 .collect();
+            let opens = |field: &str| ["hostUsers", "nvidiaVisibleDevices"].contains(&field);
+            let omit: Vec<&str> = match omit.contains(&"capabilities") {
+                true => omit,
+                false => omit.into_iter().filter(|field| !opens(field)).collect(),
+            };
             let mut spec = json!({
                 "device": "later",
                 "enforcement": enforcement,
@@ -208,7 +234,13 @@ fn mode() -> impl Strategy<Value = Value> {
         each.map(|(name, count)| json!({ "name": name, "count": count })).collect::<Vec<_>>()
     });
     let capabilities = subsequence(
-        vec![json!("SYS_ADMIN"), json!("NET_ADMIN"), json!("CAP_IPC_LOCK"), json!("mknod")],
+        vec![
+            json!("SYS_ADMIN"),
+            json!("NET_ADMIN"),
+            json!("CAP_IPC_LOCK"),
+            json!("mknod"),
+            json!("SYS_PTRACE"),
+        ],
         0..=2,
     );
     let profile = || select(vec![json!("Keep"), json!("Unconfined"), json!("Localhost/a")]);

@@ -11,6 +11,7 @@ use crate::decision::policy::schema::{
     EnvironmentVariable, Mount, NvidiaVisibleDevices, OmittableField, Profile, Resource,
     ResourceClaim, ResourceCount, Toleration,
 };
+use crate::decision::spelling::excerpt;
 
 /// Composes asks, in any order, for a pod. The objections are about asks that contradict each other;
 /// what contradicts the pod itself is said by [`conflict`](crate::decision::conflict).
@@ -23,7 +24,7 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
     let mut mounted = BTreeSet::new();
     for (at, container) in spec.all_containers() {
         let here: Vec<&Share<'_, 'p>> =
-            asks.iter().filter(|share| share.ask.containers.contains(&at)).collect();
+            asks.iter().filter(|share| share.ask.containers.binary_search(&at).is_ok()).collect();
         if here.is_empty() {
             continue;
         }
@@ -186,7 +187,7 @@ fn container_grants<'p>(
     let place = format!("container `{name}`");
     let mut grants = resources(here, &present);
     grants.extend(security(here, &place, objections));
-    grants.extend(environment(here, &place, &present, objections));
+    grants.extend(environment(spec, at, here, &place, &present, objections));
     grants.extend(mounts(spec, at, here, &place, objections));
     distinct(grants)
 }
@@ -244,6 +245,8 @@ fn security<'p>(
 }
 
 fn environment<'p>(
+    spec: &Spec<'_>,
+    at: ContainerIndex,
     here: &[&Share<'_, 'p>],
     place: &str,
     present: &BTreeSet<&str>,
@@ -253,13 +256,37 @@ fn environment<'p>(
         let env = share.ask.mode.env.iter();
         env.map(|variable| (variable.name.as_str(), *share, variable))
     });
-    // The pod's own environment wins over what the device plugin sets. One mode that asks for both is
-    // refused at load; two asks, or an ask beside the pod's own GPU, only meet here.
-    let gpu = present.iter().find(|resource| is_gpu(resource));
+    let gpu = present.iter().find(|resource| is_gpu(resource)).copied();
+    let wants = |wish| here.iter().any(|share| share.nvidia() == Some(wish));
+    let void = wants(NvidiaVisibleDevices::Void);
+    let keep = wants(NvidiaVisibleDevices::Keep);
+    if let Some(gpu) = gpu {
+        hidden_gpu(here, place, gpu, objections);
+    }
+    if void && (gpu.is_some() || keep) {
+        every_gpu(spec, at, place, gpu, objections);
+    }
+    let value = |variable: &&EnvironmentVariable| variable.value.clone();
+    let variables = one_each(variables, place, "the environment variable", value, objections);
+    let variables = variables.into_iter();
+    let mut grants: Vec<_> = variables
+        .map(|EnvironmentVariable { name, value }| ContainerGrant::Environment { name, value })
+        .collect();
+
+    if void && !keep && gpu.is_none() {
+        grants.push(ContainerGrant::NvidiaVoid);
+    }
+    grants
+}
+
+/// The pod's own environment wins over what the device plugin sets. One mode that asks for both is
+/// refused at load; two asks, or an ask beside the pod's own GPU, only meet here.
+fn hidden_gpu(here: &[&Share<'_, '_>], place: &str, gpu: &str, objections: &mut Vec<Objection>) {
     for share in here {
-        let sets_it =
-            share.ask.mode.env.iter().find(|variable| variable.name == NVIDIA_VISIBLE_DEVICES);
-        if let (Some(gpu), Some(EnvironmentVariable { name, value })) = (gpu, sets_it) {
+        let mut env = share.ask.mode.env.iter();
+        if let Some(EnvironmentVariable { name, value }) =
+            env.find(|variable| variable.name == NVIDIA_VISIBLE_DEVICES)
+        {
             objections.push(Objection::new(
                 Reason::Conflict,
                 format!(
@@ -269,18 +296,35 @@ fn environment<'p>(
             ));
         }
     }
-    let value = |variable: &&EnvironmentVariable| variable.value.clone();
-    let variables = one_each(variables, place, "the environment variable", value, objections);
-    let variables = variables.into_iter();
-    let mut grants: Vec<_> = variables
-        .map(|EnvironmentVariable { name, value }| ContainerGrant::Environment { name, value })
-        .collect();
+}
 
-    let wants = |wish| here.iter().any(|share| share.nvidia() == Some(wish));
-    if wants(NvidiaVisibleDevices::Void) && !wants(NvidiaVisibleDevices::Keep) && gpu.is_none() {
-        grants.push(ContainerGrant::NvidiaVoid);
+/// A container with a GPU is left its `NVIDIA_VISIBLE_DEVICES`. With `SYS_ADMIN` the NVIDIA runtime
+/// honours whatever stands there (F:E3), so that it must not be the pod's author who wrote it; and
+/// there must be a GPU: where nobody schedules the pod, the kubelet starts it without the resource
+/// (F:A15), and the image's own `all` would count.
+fn every_gpu(
+    spec: &Spec<'_>,
+    at: ContainerIndex,
+    place: &str,
+    gpu: Option<&str>,
+    objections: &mut Vec<Objection>,
+) {
+    let own = spec.container(at).and_then(|container| {
+        container.env.iter().rfind(|variable| variable.name == NVIDIA_VISIBLE_DEVICES)
+    });
+    if own.is_some_and(|own| !own.is("void") && !own.is("none")) {
+        objections.push(Objection::new(
+            Reason::Conflict,
+            format!("{place} sets `{NVIDIA_VISIBLE_DEVICES}` itself and would get `{SYS_ADMIN}`, with which the NVIDIA runtime hands out every GPU that the variable names; remove the variable"),
+        ));
     }
-    grants
+    let preset = spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty());
+    if let Some(gpu) = gpu.filter(|_| preset) {
+        objections.push(Objection::new(
+            Reason::Conflict,
+            format!("`spec.nodeName` is set, so that nobody checks that the node has `{}` for {place}, which would get `{SYS_ADMIN}` and with it, maybe, every GPU; remove `nodeName`", excerpt(gpu)),
+        ));
+    }
 }
 
 fn mounts<'p>(

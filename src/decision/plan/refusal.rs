@@ -1,5 +1,6 @@
 //! Why a pod is admitted or refused: a reason from a fixed set, and a sentence for the person.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Why, from a fixed set: a metric label and an audit annotation, never a pod's own text.
@@ -37,13 +38,15 @@ pub enum Reason {
     NotAllowed,
     /// The pod, or another ask, says something else where the grant needs its say.
     Conflict,
+    /// The pod asks for more than one answer can hold.
+    TooLarge,
     /// The cluster's version does not know a field that the grant needs.
     UnsupportedVersion,
 }
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Granted,
         Self::NotAsked,
         Self::Shadow,
@@ -60,6 +63,7 @@ impl Reason {
         Self::UnknownContainer,
         Self::NotAllowed,
         Self::Conflict,
+        Self::TooLarge,
         Self::UnsupportedVersion,
     ];
 
@@ -82,6 +86,7 @@ impl Reason {
             Self::UnknownContainer => "UnknownContainer",
             Self::NotAllowed => "NotAllowed",
             Self::Conflict => "Conflict",
+            Self::TooLarge => "TooLarge",
             Self::UnsupportedVersion => "UnsupportedVersion",
         }
     }
@@ -116,12 +121,9 @@ impl Refusal {
 
     /// A refusal for these objections; `None` if there are none. One that is made twice is said once.
     pub fn of(objections: Vec<Objection>) -> Option<Self> {
-        let mut distinct: Vec<Objection> = Vec::with_capacity(objections.len());
-        for objection in objections {
-            if !distinct.contains(&objection) {
-                distinct.push(objection);
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let mut distinct = objections;
+        distinct.retain(|objection| seen.insert((objection.reason, objection.sentence.clone())));
         let mut distinct = distinct.into_iter();
         distinct.next().map(|first| Self { first, others: distinct.collect() })
     }

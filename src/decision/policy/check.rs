@@ -85,6 +85,7 @@ impl Check<'_> {
             let help = format!("modes: {}", spelling::list(modes.clone()));
             self.unknown(&at.key("defaultMode"), message, &spec.default_mode, modes, help);
         }
+        self.default_mode(&at.key("defaultMode"), spec);
         for (mode_name, mode) in &mut spec.modes {
             let place = at.key("modes");
             if !name::is_mode_name(mode_name) {
@@ -103,6 +104,19 @@ impl Check<'_> {
         }
         for (class, variant) in &spec.runtime_classes {
             self.variant(&at.key("runtimeClasses"), class, variant, &spec.modes);
+        }
+    }
+
+    /// `"true"` should mean something to somebody.
+    fn default_mode(&mut self, at: &Place, spec: &Spec) {
+        let guarded = spec.modes.get(&spec.default_mode).is_some_and(Mode::must_be_named);
+        if guarded && spec.allow.is_none() {
+            self.error(
+                at,
+                format!("nobody may use the default mode `{}`", spec.default_mode),
+                "must be named in a rule",
+                "a privileged mode, and one with a capability such as `SYS_MODULE`, is open only where a rule in `allow` names it in `modes`",
+            );
         }
     }
 
@@ -166,7 +180,19 @@ impl Check<'_> {
                 "name the fields to leave out, or remove the variant",
             );
         }
+        // The pod's author chooses the RuntimeClass, so that it must not open what a mode closes.
+        let capabilities = variant.omit.contains(&OmittableField::Capabilities);
         for (index, field) in variant.omit.iter().enumerate() {
+            let closes =
+                matches!(field, OmittableField::HostUsers | OmittableField::NvidiaVisibleDevices);
+            if closes && !capabilities {
+                self.error(
+                    &at.key(class).key("omit").index(index),
+                    "leaving this out while capabilities stay gives more than the mode does",
+                    "whoever writes the pod chooses its RuntimeClass",
+                    "leave out `capabilities` as well, or remove it",
+                );
+            }
             let used = modes.values().any(|mode| has_field(mode, *field));
             if !used {
                 self.error(

@@ -121,7 +121,8 @@ pub struct AllowRule {
     /// Which service accounts of those namespaces, by name; `*` stands for any characters. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_accounts: Option<Vec<String>>,
-    /// Which modes. Absent: every mode but privileged ones, which must be named here.
+    /// Which modes. Absent: every mode but privileged ones and those with a capability like
+    /// `SYS_MODULE`, which must be named here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modes: Option<Vec<String>>,
 }

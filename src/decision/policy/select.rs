@@ -26,7 +26,7 @@ impl Policy {
     /// Whether a subject may ask for a mode, and by which rule: the first that lets it.
     pub fn allows(&self, subject: Subject<'_>, mode_name: &str, mode: &Mode) -> Option<Allowed> {
         let Some(rules) = &self.spec().allow else {
-            return (!mode.privileged).then_some(Allowed::Everyone);
+            return (!mode.must_be_named()).then_some(Allowed::Everyone);
         };
         rules
             .iter()
@@ -54,13 +54,37 @@ impl AllowRule {
             })
     }
 
-    /// Whether the rule is about this mode. A privileged one must be named: a rule that was written
-    /// without thinking of the hatch does not open it.
+    /// Whether the rule is about this mode. Some must be named: a rule that was written without thinking
+    /// of them does not open them.
     fn lists(&self, mode_name: &str, mode: &Mode) -> bool {
         match &self.modes {
             Some(modes) => modes.iter().any(|name| name == mode_name),
-            None => !mode.privileged,
+            None => !mode.must_be_named(),
         }
+    }
+}
+
+/// Capabilities that are the node itself, and that no shipped mode needs: to load modules, to write
+/// memory and ports, to read every file, to trace every process (capabilities(7)). `SYS_ADMIN` is not
+/// among them only because it is what FUSE and its kind cannot do without.
+pub(super) const OF_THE_NODE: &[&str] = &[
+    "BPF",
+    "DAC_READ_SEARCH",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "SYS_BOOT",
+    "SYS_MODULE",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+];
+
+impl Mode {
+    /// Whether only a rule that names the mode opens it: it is privileged, or has a capability that is as
+    /// good as that and holds on the node.
+    pub fn must_be_named(&self) -> bool {
+        let of_the_node = |name: &String| OF_THE_NODE.contains(&name.as_str());
+        self.privileged
+            || (self.host_users != Some(false) && self.capabilities.iter().any(of_the_node))
     }
 }
 

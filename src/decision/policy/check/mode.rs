@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::name;
 use super::super::schema::{
-    Mode, NodeOperator, NvidiaVisibleDevices, TaintEffect, Toleration, TolerationOperator,
+    Mode, NodeOperator, NvidiaVisibleDevices, Profile, TaintEffect, Toleration, TolerationOperator,
 };
 use super::{Check, Place};
 use crate::decision::plan::accelerator;
@@ -18,6 +18,14 @@ impl Check<'_> {
             let place = at.key("resources").index(index);
             self.resource_name(&place.key("name"), &resource.name);
             self.once(&mut seen, &place.key("name"), &resource.name, "the resource");
+        }
+        if grants_nothing(mode) {
+            self.error(
+                at,
+                "the mode grants nothing",
+                "a pod would be told that it has the device",
+                "name at least what brings the device: `resources`, `resourceClaims` or another field",
+            );
         }
         self.claims(at, mode);
         self.capabilities(&at.key("capabilities"), &mut mode.capabilities);
@@ -49,8 +57,9 @@ impl Check<'_> {
         }
         self.environment(&at.key("env"), mode);
         self.volumes(at, mode);
-        for annotation in mode.pod_annotations.keys() {
-            self.pod_annotation(&at.key("podAnnotations").key_of(annotation), annotation);
+        self.profiles(at, mode);
+        for (annotation, value) in &mode.pod_annotations {
+            self.pod_annotation(&at.key("podAnnotations"), annotation, value);
         }
         let mut seen = BTreeSet::new();
         for (index, gate) in mode.scheduling_gates.iter().enumerate() {
@@ -121,7 +130,16 @@ impl Check<'_> {
             (true, Some(_)) | (false, None) => {}
         }
         if let Some(host_path) = &mode.host_path {
-            self.absolute_path(&at.key("hostPath").key("path"), &host_path.path);
+            let place = at.key("hostPath").key("path");
+            self.absolute_path(&place, &host_path.path);
+            if !host_path.path.starts_with("/dev/") {
+                self.error(
+                    &place,
+                    format!("`{}` is no device", host_path.path),
+                    "not below `/dev`",
+                    "the hatch is for devices of the node, such as `/dev/fuse`",
+                );
+            }
         }
         if mode.privileged {
             if mode.allow_privilege_escalation == Some(false) {
@@ -306,7 +324,34 @@ impl Check<'_> {
         }
     }
 
-    fn pod_annotation(&mut self, at: &Place, key: &str) {
+    /// The API server's own rules (`kubernetes pkg/apis/core/validation`, `ValidateAppArmorProfileField`
+    /// and `validateLocalDescendingPath`).
+    fn profiles(&mut self, at: &Place, mode: &Mode) {
+        if let Some(Profile::Localhost(profile)) = &mode.app_armor_profile
+            && (profile.trim() != profile || profile.is_empty())
+        {
+            self.error(
+                &at.key("appArmorProfile"),
+                format!("`{profile}` is no name of an AppArmor profile"),
+                "white space around it",
+                "the name as `aa-status` prints it on the node",
+            );
+        }
+        if let Some(Profile::Localhost(profile)) = &mode.seccomp_profile
+            && (profile.starts_with('/') || profile.split('/').any(|part| part == ".."))
+        {
+            self.error(
+                &at.key("seccompProfile"),
+                format!("`{profile}` is no file below the kubelet's seccomp folder"),
+                "the API server refuses the pod",
+                "a relative path without `..`, as in `Localhost/profiles/fuse.json`",
+            );
+        }
+    }
+
+    fn pod_annotation(&mut self, list: &Place, key: &str, value: &str) {
+        let at = &list.key_of(key);
+        let (prefix, _) = key.split_once('/').unwrap_or_default();
         if !name::is_qualified_name(key) {
             self.error(
                 at,
@@ -314,7 +359,7 @@ impl Check<'_> {
                 "not a qualified name",
                 "as in `vendor.example/key`",
             );
-        } else if key.split_once('/').is_some_and(|(prefix, _)| prefix == self.settings.prefix) {
+        } else if prefix == self.settings.prefix {
             self.error(
                 at,
                 format!("`{key}` is under devgrant's own prefix"),
@@ -328,6 +373,54 @@ impl Check<'_> {
                 "names one container",
                 "use the field `appArmorProfile` of the mode",
             );
+        } else if prefix == "cdi.k8s.io" {
+            self.error(
+                at,
+                "`cdi.k8s.io` annotations of a pod hand out devices that nobody counts",
+                "not counted by the kubelet",
+                "use `resources`, or `resourceClaims` of a DRA driver",
+            );
+        } else if OF_KUBERNETES.contains(&prefix) || prefix.ends_with(".kubernetes.io") {
+            self.error(
+                at,
+                format!("`{prefix}` annotations mean something to Kubernetes itself"),
+                "not a runtime's",
+                "only annotations that a container runtime reads, such as CRI-O's, belong into a mode",
+            );
+        } else if CRIO_DEVICES.contains(&key) && !value.split(',').all(is_plain_device) {
+            self.error(
+                &list.key(key),
+                format!("`{value}` is no list of devices"),
+                "not plain",
+                "paths below `/dev` with commas, as in `/dev/fuse,/dev/net/tun`",
+            );
         }
     }
+}
+
+/// Prefixes of Kubernetes' own annotations that do not end in `.kubernetes.io`.
+const OF_KUBERNETES: &[&str] = &["kubernetes.io", "k8s.io"];
+/// CRI-O's annotations for devices (`cri-o pkg/annotations`).
+const CRIO_DEVICES: &[&str] = &["io.kubernetes.cri-o.Devices", "devices.crio.io"];
+
+/// Whether an item of CRI-O's list is a device of the node under its own path.
+fn is_plain_device(item: &str) -> bool {
+    let below = item.trim().strip_prefix("/dev/");
+    below.is_some_and(|path| {
+        let mut parts = path.split('/');
+        !path.contains(':')
+            && parts.all(|part| !matches!(part, "" | "." | ".."))
+            && !matches!(path, "mem" | "kmem" | "port")
+    })
+}
+
+/// Whether a mode leaves a pod as it is.
+fn grants_nothing(mode: &Mode) -> bool {
+    let bare = Mode { description: String::new(), nvidia_visible_devices: None, ..mode.clone() };
+    let keep = |profile: &Option<Profile>| profile.as_ref().is_none_or(|own| *own == Profile::Keep);
+    keep(&bare.app_armor_profile)
+        && keep(&bare.seccomp_profile)
+        && serde_json::to_value(Mode { app_armor_profile: None, seccomp_profile: None, ..bare })
+            .ok()
+            == serde_json::to_value(Mode::default()).ok()
 }
