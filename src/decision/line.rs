@@ -19,9 +19,9 @@ use super::review::Review;
 use super::settings::Settings;
 use super::warning::Warning;
 
-/// The most grants of one pod. 50 containers with all 13 shipped devices are some 3,000; an answer of
+/// The most grants and operations of one pod. 50 containers with all 13 shipped devices are some 3,000; an answer of
 /// 10,000 operations takes a few megabytes.
-const MOST_GRANTS: usize = 10_000;
+const MOST: usize = 10_000;
 /// The namespace that the cluster itself lives in.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -146,11 +146,8 @@ pub fn decide<'a>(
         objections.extend(found);
         Plan::default()
     });
-    if plan.len() > MOST_GRANTS {
-        objections.push(Objection::new(
-            Reason::TooLarge,
-            format!("the pod would get {} grants, and one answer holds {MOST_GRANTS}; name fewer containers", plan.len()),
-        ));
+    if plan.len() > MOST {
+        objections.push(too_large(plan.len()));
     }
     if let Some(refusal) = Refusal::of(objections) {
         let reason = refusal.reason();
@@ -186,6 +183,16 @@ pub fn decide<'a>(
     let object = request.object.ok_or(Undecided::NoSpec)?;
     let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)
         .map_err(Undecided::Patch)?;
+    // One requirement goes into every term of the pod's affinity, of which there may be any number.
+    if let Some(refusal) =
+        Refusal::of(vec![too_large(operations.len())]).filter(|_| operations.len() > MOST)
+    {
+        return Ok(Decision {
+            verdict: Verdict::Refuse(refusal),
+            asked: Some(asked),
+            ..Decision::untouched(Reason::TooLarge)
+        });
+    }
     let reason = if !plan.granted.is_empty() {
         Reason::Granted
     } else if !shadowed.is_empty() || shadow_refused {
@@ -243,6 +250,13 @@ fn skip_by_request<'a>(request: &Request<'_>, settings: &Settings) -> Option<Dec
         request.namespace, settings.prefix
     );
     Some(Decision::skipped(reason, &warning))
+}
+
+fn too_large(changes: usize) -> Objection {
+    let sentence = format!(
+        "the pod would be changed in {changes} places, and one answer holds {MOST}; name fewer containers"
+    );
+    Objection::new(Reason::TooLarge, sentence)
 }
 
 /// Asks by what becomes of them.
