@@ -19,6 +19,7 @@ use crate::decision::policy::is_dns_subdomain;
 use crate::decision::{KubernetesVersion, Settings};
 use crate::policies::Location;
 pub use crate::server::Limits;
+use crate::telemetry::Level;
 
 pub use sources::{Origin, Sources, SourcesError};
 pub use typed::{Labels, LogFormat, Typed};
@@ -90,8 +91,8 @@ pub enum CertificateSource {
 pub struct LogConfig {
     /// How they are written.
     pub format: LogFormat,
-    /// Which are written, in the words of `tracing`.
-    pub level: String,
+    /// Which are written.
+    pub level: Level,
 }
 
 /// A configuration that cannot be used.
@@ -156,6 +157,7 @@ impl Merged {
                 allow_empty: typed.allow_empty_policies.unwrap_or(false),
             },
         };
+        let level = typed.log_level.as_deref().unwrap_or_default();
         Ok(Config {
             policies,
             assumed: Assumed {
@@ -167,7 +169,7 @@ impl Merged {
             server: self.server()?,
             log: LogConfig {
                 format: typed.log_format.unwrap_or_default(),
-                level: typed.log_level.clone().unwrap_or_default(),
+                level: self.value("logLevel", level.parse())?,
             },
             settings,
         })
@@ -429,8 +431,33 @@ mod tests {
                 &[][..],
                 "devgrant.yaml: line 1: no such key `prefx`; did you mean `prefix`",
             ),
+            (
+                None,
+                &[("DEVGRANT_LOG_LEVEL", "inof")][..],
+                "variable DEVGRANT_LOG_LEVEL: `inof` is no log level; did you mean `info`",
+            ),
+            (Some("logLevel: banana\n"), &[][..], "devgrant.yaml: key `logLevel`: `banana` is no"),
             (Some("headTimeout: 5\n"), &[][..], "key `headTimeout`: `5` is no duration"),
             (Some("- a\n"), &[][..], "devgrant.yaml"),
+            (
+                Some("user: x\nmaxInFlight: \"many\"\n"),
+                &[][..],
+                "devgrant.yaml: line 2: key `maxInFlight`: a whole number belongs here",
+            ),
+            (
+                Some("policies: emptyd\n"),
+                &[][..],
+                "line 1: key `policies`: a list, such as `[a, b]` belongs here",
+            ),
+            (
+                Some("onInvalid: warn\n"),
+                &[][..],
+                "line 1: key `onInvalid`: unknown variant `warn`, expected one of Deny, Warn",
+            ),
+            (Some("standalone: maybe\n"), &[][..], "key `standalone`: `true` or `false` belongs"),
+            (Some("prefix:\n- a\n"), &[][..], "key `prefix`: a text belongs here"),
+            (Some("user: x\nuser: y\n"), &[][..], "line 2: the key `user` is there twice"),
+            (Some("user: x\n---\nuser: y\n"), &[][..], "there is a second document"),
         ] {
             let error = merged(file, environment, Typed::default())
                 .and_then(|merged| merged.config().map(|_| ()))

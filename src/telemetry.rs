@@ -1,8 +1,12 @@
 //! The log: lines for machines or for people, on standard error.
 
 use std::panic;
+use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::decision::spelling;
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,28 +24,62 @@ pub enum Error {
     /// There is a log in this process already.
     #[error("the log is set up twice")]
     AlreadySet,
-    /// The level is no level.
-    #[error(
-        "`{level}` is no log level (--log-level): {problem}; write error, warn, info, debug or trace, or a list such as `info,devgrant=debug`"
-    )]
-    Level {
-        /// What was given.
-        level: String,
-        /// What is wrong with it.
-        problem: String,
-    },
 }
 
-/// Sends the log of this process to standard error, from `level` on.
+/// Which lines are written: a level, or a list of levels and of directives for parts of the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level(String);
+
+/// The levels, by name. Their numbers are read too.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // To the filter a bare word that is no level names a part of the program, and everything else
+        // falls silent.
+        let parts = text.split(',').map(str::trim);
+        let words = parts.filter(|part| !part.contains(['=', '[']));
+        for word in words {
+            if word.parse::<LevelFilter>().is_err() {
+                // `warning` and `err` are what other programs call them.
+                let lower = word.to_lowercase();
+                let alike =
+                    |level: &&str| lower.starts_with(level) || level.starts_with(lower.as_str());
+                let near = spelling::nearest(word, LEVELS);
+                let near = near.or_else(|| LEVELS.into_iter().find(alike));
+                let near = near.map(|near| format!("; did you mean `{near}`")).unwrap_or_default();
+                return Err(format!(
+                    "`{word}` is no log level{near}; write {}, or a list such as `info,devgrant=debug`",
+                    spelling::list(LEVELS)
+                ));
+            }
+        }
+        EnvFilter::try_new(text).map_err(|problem| {
+            format!(
+                "`{text}` is no log level: {problem}; write {}, or a list such as `info,devgrant=debug`",
+                spelling::list(LEVELS)
+            )
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Sends the log of this process to standard error, from `level` on. A line that cannot be written,
+/// since nobody reads any more or the disk is full, is dropped in silence: the server goes on.
 ///
 /// Panics are logged too, by their place. A panic's text may quote the pod that led to it, and pod
 /// contents do not belong into a log, so only text that stands in our source is shown.
-pub fn start(format: Format, level: &str) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(level).map_err(|problem| Error::Level {
-        level: level.to_owned(),
-        problem: problem.to_string(),
-    })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+pub fn start(format: Format, level: &Level) -> Result<(), Error> {
+    // A level that was read has no directive that could be bad.
+    let filter = EnvFilter::new(&level.0);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would report a line that cannot be written by `eprintln!`, which panics for the same
+        // reason, and a panic in the panic hook aborts the process.
+        .log_internal_errors(false);
     let set = match format {
         Format::Json => log.json().flatten_event(true).try_init(),
         // Colours are for a terminal; in a file they are noise.
@@ -107,8 +145,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_level_names_the_flag() {
-        let error = start(Format::Text, "devgrant=loud").unwrap_err();
-        assert!(error.to_string().contains("--log-level"), "{error}");
+    fn a_word_that_is_no_level_is_refused() {
+        for (text, sentence) in [
+            ("banana", "`banana` is no log level; write `error`, "),
+            ("inof", "; did you mean `info`; "),
+            ("warning", "; did you mean `warn`; "),
+            ("ERR", "; did you mean `error`; "),
+            ("info,devgrant", "`devgrant` is no log level"),
+            ("devgrant=loud", "`devgrant=loud` is no log level: "),
+        ] {
+            let error = text.parse::<Level>().unwrap_err();
+            assert!(error.contains(sentence), "{text}: {error}");
+        }
+        for text in ["info", "WARN", "off", "", "info,devgrant=debug", "[request{uid}]=debug"] {
+            assert!(text.parse::<Level>().is_ok(), "{text}");
+        }
     }
 }

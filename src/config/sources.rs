@@ -213,32 +213,67 @@ fn read_file(file: &std::path::Path) -> Result<Typed, SourcesError> {
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
     // A file of comments only says nothing, and is read as null.
     let typed: Option<Typed> =
-        serde_saphyr::from_str(&text).map_err(|error| problem(in_yaml(&error)))?;
+        serde_saphyr::from_str(&text).map_err(|error| problem(in_yaml(&error, &text)))?;
     Ok(typed.unwrap_or_default())
 }
 
-fn in_yaml(error: &serde_saphyr::Error) -> String {
+fn in_yaml(error: &serde_saphyr::Error, text: &str) -> String {
     let error = error.without_snippet();
-    let line =
-        error.location().map(|location| format!("line {}: ", location.line())).unwrap_or_default();
+    let line = error.location().map(|location| location.line());
+    let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
     match error {
         serde_saphyr::Error::SerdeUnknownField { field, .. } => {
             let keys = KEYS.iter().map(|(key, _)| *key);
             let near =
                 spelling::nearest(field, keys.clone()).map(|key| format!("; did you mean `{key}`"));
             format!(
-                "{line}no such key `{field}`{}; the keys are {}",
+                "{place}no such key `{field}`{}; the keys are {}",
                 near.unwrap_or_default(),
                 keys.collect::<Vec<_>>().join(", ")
             )
         }
-        // The message of some errors ends in the position; it is said once, in front.
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("{place}the key `{key}` is there twice; take one out")
+        }
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            format!("{place}there is a second document; a configuration is one")
+        }
         error => {
-            let message = error.to_string();
-            let message = message.split_once(" at line ").map_or(message.as_str(), |parts| parts.0);
-            format!("{line}{message}")
+            let (key, form) = line.and_then(|line| key_at(text, line)).unzip();
+            let key = key.map(|key| format!("key `{key}`: ")).unwrap_or_default();
+            format!("{place}{key}{}", mistyped(error, form))
         }
     }
+}
+
+/// What is wrong with the value of a key that is read so.
+fn mistyped(error: &serde_saphyr::Error, form: Option<Form>) -> String {
+    let message = error.to_string();
+    let expected = match form {
+        Some(Form::Count) if message.starts_with("invalid u32") => "a whole number",
+        Some(Form::Switch) if message.starts_with("invalid boolean") => "`true` or `false`",
+        Some(Form::List) if message.starts_with("expected sequence") => "a list, such as `[a, b]`",
+        Some(Form::Text) if message.starts_with("expected string") => "a text",
+        // The message of some errors ends in the position; it is said once, in front.
+        _ => {
+            return message
+                .split_once(" at line ")
+                .map_or(message.as_str(), |parts| parts.0)
+                .to_owned();
+        }
+    };
+    format!("{expected} belongs here")
+}
+
+/// The key that the line belongs to: a configuration is flat, so that it is the last one that a line
+/// begins with.
+fn key_at(text: &str, line: u64) -> Option<(&'static str, Form)> {
+    let lines = text.lines().take(usize::try_from(line).unwrap_or(usize::MAX));
+    let keys = lines.filter_map(|line| {
+        let key = line.split_once(':')?.0.trim_matches(['"', '\'']);
+        KEYS.iter().find(|(name, _)| *name == key).copied()
+    });
+    keys.last()
 }
 
 fn read_environment(environment: &[(OsString, OsString)]) -> Result<Typed, SourcesError> {
