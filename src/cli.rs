@@ -10,6 +10,7 @@ pub mod completions;
 pub mod explain;
 pub mod input;
 pub mod man;
+pub mod misplaced;
 pub mod output;
 pub mod patch;
 pub mod placement;

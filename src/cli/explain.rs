@@ -1,5 +1,6 @@
 //! `explain`: the line step by step, by the names that its rooms have.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -14,9 +15,12 @@ use super::output::{self, ERROR, TITLE, WARNING};
 use super::question::{Manifests, Question};
 use crate::decision::ask::{Ask, service_account};
 use crate::decision::line::{pod_of, unasked};
+use crate::decision::plan::compose;
 use crate::decision::pod::{ContainerIndex, Pod, Spec};
 use crate::decision::policy::select::Allowed;
-use crate::decision::{Decision, Plan, PolicySet, Request, Review, Settings, Verdict, decide};
+use crate::decision::{
+    Decision, Plan, PolicySet, Reason, Request, Review, Settings, Verdict, decide,
+};
 
 /// The flags of `explain`.
 #[derive(Debug, Args)]
@@ -45,7 +49,7 @@ pub enum Format {
 pub(super) fn run(arguments: &Explain) -> anyhow::Result<Status> {
     let config = arguments.deciding.load()?;
     let policies = compile(&config)?;
-    let manifests = Manifests::read(&arguments.files, &config.assumed)?;
+    let manifests = Manifests::read(&arguments.files, &config.assumed, &config.settings)?;
     let mut explanations = Vec::new();
     for question in &manifests.questions {
         let document = manifests.documents.get(question.document);
@@ -79,8 +83,12 @@ struct Explanation {
     annotation: Vec<AskedDevice>,
     ask: Vec<Selected>,
     plan: Vec<Granted>,
+    /// What would be granted if the policies in shadow were enforced.
+    shadow_plan: Vec<Granted>,
     conflict: Vec<Objected>,
     patch: Vec<Value>,
+    /// The paths of the patch begin at the pod, wherever that is inside the document.
+    patch_relative_to: &'static str,
     answer: Answer,
 }
 
@@ -91,6 +99,8 @@ struct Facts {
     creates_pod: bool,
     namespace: String,
     opted_in: bool,
+    /// Whether pods of this namespace are left alone, whatever they ask and whatever labels it has.
+    never_touched: bool,
     service_account: String,
     containers: Vec<String>,
 }
@@ -156,46 +166,70 @@ fn explain(
         Some(pod) => decide(&request, pod, policies, Some(&question.namespace))?,
         None => Decision::untouched(unasked(&request)),
     };
-    let containers = Containers(pod.as_ref());
+    // A pod that asks for nothing is not read by the decision; here its facts are shown all the same.
+    let unread = request.object.filter(|_| pod.is_none() && request.creates_pod);
+    let unread = unread.and_then(|object| serde_json::from_str(object.get()).ok());
+    let read = pod.as_ref().or(unread.as_ref());
+    let containers = Containers(read);
     let settings = policies.settings();
+    let namespace = request.namespace.as_str();
     let facts = Facts {
         creates_pod: request.creates_pod,
         namespace: request.namespace.to_string(),
         opted_in: question.namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN),
-        service_account: pod
-            .as_ref()
+        never_touched: namespace == SYSTEM_NAMESPACE || namespace == settings.own_namespace,
+        service_account: read
             .and_then(Pod::spec)
             .map(|spec| service_account(spec).to_owned())
             .unwrap_or_default(),
         containers: containers.all(),
     };
-    let asked = decision.asked.iter().flat_map(|asked| {
-        asked.devices.iter().map(|entry| AskedDevice {
-            device: entry.device.to_owned(),
-            value: entry.value.to_owned(),
-            containers: entry.containers.or(asked.containers).map(str::to_owned),
-        })
-    });
     let operations = decision.operations.iter().map(serde_json::to_value);
     let (plan, allowed) = match &decision.verdict {
         Verdict::Admit(plan) => (granted(plan, &containers), true),
         Verdict::Refuse(_) => (Vec::new(), false),
     };
+    let shadow_plan = match read.and_then(Pod::spec) {
+        Some(spec) if decision.reason == Reason::Shadow => compose(spec, &decision.asks).ok(),
+        _ => None,
+    };
     Ok(Explanation {
         pod: question.title.clone(),
         place,
         request: facts,
-        annotation: asked.collect(),
+        annotation: asked(&request, policies),
         ask: decision.asks.iter().map(|ask| selected(ask, &containers)).collect(),
         plan,
+        shadow_plan: shadow_plan.map(|plan| granted(&plan, &containers)).unwrap_or_default(),
         conflict: objected(&decision),
         patch: operations.collect::<Result<_, _>>()?,
+        patch_relative_to: "pod",
         answer: Answer {
             allowed,
             reason: decision.reason.as_str(),
             warnings: decision.warnings.iter().map(ToString::to_string).collect(),
         },
     })
+}
+
+/// The namespace that the cluster itself lives in, as the decision has it.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
+/// Every annotation that asks about a device, also where it is never looked at, and where it says "no".
+fn asked(request: &Request<'_>, policies: &PolicySet) -> Vec<AskedDevice> {
+    let annotations: BTreeMap<&str, &str> =
+        request.annotations(&policies.settings().prefix).collect();
+    let shared = annotations.get("containers");
+    let devices = annotations.iter().filter(|(key, _)| policies.find(key).is_some());
+    let asked = devices.map(|(device, value)| AskedDevice {
+        device: (*device).to_owned(),
+        value: (*value).to_owned(),
+        containers: annotations
+            .get(format!("{device}.containers").as_str())
+            .or(shared)
+            .map(|names| (*names).to_owned()),
+    });
+    asked.collect()
 }
 
 /// The pod's containers by name.
@@ -268,7 +302,11 @@ impl Explanation {
     fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{TITLE}{}{TITLE:#} ({})", self.pod, self.place)?;
         let request = &self.request;
-        let opted_in = if request.opted_in { "opted in" } else { "not opted in" };
+        let opted_in = match request {
+            Facts { never_touched: true, .. } => "never touched",
+            Facts { opted_in: true, .. } => "opted in",
+            _ => "not opted in",
+        };
         let facts = format!("namespace {} ({opted_in})", request.namespace);
         let mut steps = vec![("request", vec![facts])];
         if !request.containers.is_empty() {
@@ -297,16 +335,25 @@ impl Explanation {
             )
         });
         steps.push(("ask", asks.collect()));
-        let plan = self.plan.iter().flat_map(|granted| {
-            granted.grants.iter().map(move |grant| format!("{}: {grant}", granted.to))
-        });
-        steps.push(("plan", plan.collect()));
+        let lines = |plan: &[Granted], shadow: &str| -> Vec<String> {
+            let grants = plan.iter().flat_map(|granted| {
+                granted.grants.iter().map(move |grant| format!("{shadow}{}: {grant}", granted.to))
+            });
+            grants.collect()
+        };
+        let mut plan = lines(&self.plan, "");
+        plan.extend(lines(&self.shadow_plan, "in shadow, not granted: "));
+        steps.push(("plan", plan));
         let conflicts = self.conflict.iter().map(|conflict| {
             let weight = if conflict.refuses { "refused" } else { "ignored" };
             format!("{weight} ({}): {}", conflict.reason, conflict.sentence)
         });
         steps.push(("conflict", conflicts.collect()));
-        steps.push(("patch", self.patch.iter().map(operation).collect()));
+        let mut patch: Vec<String> = self.patch.iter().map(operation).collect();
+        if !patch.is_empty() {
+            patch.insert(0, "(paths begin at the pod)".to_owned());
+        }
+        steps.push(("patch", patch));
         for (step, lines) in steps {
             let none = ["-".to_owned()];
             let lines = if lines.is_empty() { &none } else { lines.as_slice() };

@@ -79,6 +79,11 @@ pub fn note(text: &str) -> io::Result<()> {
     writeln!(stderr(), "{TITLE}note{TITLE:#}: {text}")
 }
 
+/// Writes what a person should know about the input, beside the results.
+pub fn warning(text: &str) -> io::Result<()> {
+    writeln!(stderr(), "{WARNING}Warning:{WARNING:#} {text}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

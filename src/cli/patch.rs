@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use json_patch::PatchOperation;
+use json_patch::jsonptr::PointerBuf;
 use serde::Serialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
@@ -47,28 +48,40 @@ pub enum Format {
     Yaml,
 }
 
-/// A document as it comes out.
-struct Outcome<'a> {
+/// A document on the way to what comes out.
+struct Draft<'a> {
     document: &'a Document,
+    /// The document with the operations applied.
     after: Value,
     operations: Vec<PatchOperation>,
     holds_pods: bool,
-    refused: bool,
+    /// Where the refused objects are inside the document, in their order.
+    refused: Vec<PointerBuf>,
+}
+
+/// A document of which something comes out.
+struct Outcome<'a> {
+    document: &'a Document,
+    /// As it comes out: changed, and without the items of a list that are refused.
+    out: Value,
+    /// Changed, and with the refused items as they are: the patch and the difference are for the file.
+    changed: Value,
+    operations: Vec<PatchOperation>,
+    holds_pods: bool,
 }
 
 pub(super) fn run(arguments: &Patch) -> anyhow::Result<Status> {
     let config = arguments.deciding.load()?;
     let policies = compile(&config)?;
-    let manifests = Manifests::read(&arguments.files, &config.assumed)?;
-    let mut outcomes: Vec<Outcome<'_>> = manifests.documents.iter().map(Outcome::new).collect();
+    let manifests = Manifests::read(&arguments.files, &config.assumed, &config.settings)?;
+    let mut drafts: Vec<Draft<'_>> = manifests.documents.iter().map(Draft::new).collect();
     for question in &manifests.questions {
-        if let Some(outcome) = outcomes.get_mut(question.document) {
-            outcome.decide(question, &policies)?;
+        if let Some(draft) = drafts.get_mut(question.document) {
+            draft.decide(question, &policies)?;
         }
     }
-    let refused = outcomes.iter().any(|outcome| outcome.refused);
-    // What is refused does not come out.
-    outcomes.retain(|outcome| !outcome.refused);
+    let refused = drafts.iter().any(|draft| !draft.refused.is_empty());
+    let outcomes: Vec<Outcome<'_>> = drafts.into_iter().filter_map(Draft::finish).collect();
     let several = manifests.documents.len() > 1;
     write(arguments.output, &outcomes, several)?;
     if arguments.output == Format::Diff && !refused {
@@ -80,14 +93,14 @@ pub(super) fn run(arguments: &Patch) -> anyhow::Result<Status> {
     Ok(if refused { Status::No } else { Status::Fine })
 }
 
-impl<'a> Outcome<'a> {
+impl<'a> Draft<'a> {
     fn new(document: &'a Document) -> Self {
         Self {
             document,
             after: document.value.clone(),
             operations: Vec::new(),
             holds_pods: false,
-            refused: false,
+            refused: Vec::new(),
         }
     }
 
@@ -105,7 +118,10 @@ impl<'a> Outcome<'a> {
         if !admission.allowed {
             let message = admission.message.as_deref().unwrap_or("refused");
             writeln!(stderr, "{ERROR}Error:{ERROR:#} {title}: {message}")?;
-            self.refused = true;
+            self.refuse(&question.object);
+        }
+        // An object comes out with all of its pods, or not at all.
+        if self.refused.contains(&question.object) {
             return Ok(());
         }
         let placed = place(&mut self.after, &question.pod.places, &admission.operations)
@@ -122,6 +138,42 @@ impl<'a> Outcome<'a> {
         Ok(())
     }
 
+    /// Takes back what another pod of the object was granted.
+    fn refuse(&mut self, object: &PointerBuf) {
+        if self.refused.contains(object) {
+            return;
+        }
+        let before = self.document.value.pointer(object.as_str());
+        if let (Some(before), Some(after)) = (before, self.after.pointer_mut(object.as_str())) {
+            *after = before.clone();
+        }
+        self.operations.retain(|operation| !operation.path().starts_with(object));
+        self.refused.push(object.clone());
+    }
+
+    /// What comes out; `None` if that is nothing.
+    fn finish(self) -> Option<Outcome<'a>> {
+        let mut out = self.after.clone();
+        // From behind, so that the places in front stay what they are.
+        for object in self.refused.iter().rev() {
+            let (list, index) = object.split_back()?;
+            let items = out.pointer_mut(list.as_str()).and_then(Value::as_array_mut)?;
+            items.remove(index.decoded().parse().ok()?);
+            if items.is_empty() && list.count() == 1 {
+                return None;
+            }
+        }
+        Some(Outcome {
+            document: self.document,
+            out,
+            changed: self.after,
+            operations: self.operations,
+            holds_pods: self.holds_pods,
+        })
+    }
+}
+
+impl Outcome<'_> {
     /// How the document is called in headers.
     fn header(&self) -> String {
         let Document { file, number, .. } = self.document;
@@ -144,7 +196,7 @@ fn write_diff(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
     let mut stdout = output::stdout();
     for outcome in outcomes.iter().filter(|outcome| !outcome.operations.is_empty()) {
         let before = output::yaml(&outcome.document.value)?;
-        let after = output::yaml(&outcome.after)?;
+        let after = output::yaml(&outcome.changed)?;
         let header = outcome.header();
         let diff = TextDiff::from_lines(&before, &after);
         let diff = diff.unified_diff().header(&header, &header).to_string();
@@ -166,7 +218,7 @@ fn write_yaml(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
     let mut stdout = output::stdout();
     for (index, outcome) in outcomes.iter().enumerate() {
         let separator = if index > 0 { "---\n" } else { "" };
-        write!(stdout, "{separator}{}", output::yaml(&outcome.after)?)?;
+        write!(stdout, "{separator}{}", output::yaml(&outcome.out)?)?;
     }
     Ok(())
 }
@@ -174,12 +226,11 @@ fn write_yaml(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
 fn write_json(outcomes: &[Outcome<'_>], several: bool) -> anyhow::Result<()> {
     let mut stdout = output::stdout();
     if several {
-        let items: Vec<&Value> =
-            outcomes.iter().flat_map(|outcome| items(&outcome.after)).collect();
+        let items: Vec<&Value> = outcomes.iter().flat_map(|outcome| items(&outcome.out)).collect();
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
         return output::json(&mut stdout, &list);
     }
-    outcomes.iter().try_for_each(|only| output::json(&mut stdout, &only.after))
+    outcomes.iter().try_for_each(|only| output::json(&mut stdout, &only.out))
 }
 
 /// The objects of a document: kubectl takes no List in a List.

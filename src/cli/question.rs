@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use json_patch::jsonptr::PointerBuf;
 use serde_json::{Value, json};
 
 use super::input::{self, Document};
-use super::output;
 use super::workload::{self, FoundPod, NoPod};
+use super::{misplaced, output};
 use crate::config::Assumed;
-use crate::decision::Namespace;
 use crate::decision::review::{API_VERSION, KIND};
+use crate::decision::{Namespace, Settings};
 
 /// The namespace of an object that names none, as kubectl has it.
 pub const FALLBACK_NAMESPACE: &str = "default";
+/// The label by which the API server names every namespace (`kubernetes pkg/apis/core/v1/defaults.go`,
+/// `SetDefaults_Namespace`).
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The uid of every review that is made here: fixed, so that the same files give the same bytes.
 const UID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -31,6 +35,8 @@ pub struct Manifests {
 pub struct Question {
     /// The index of the document that the pod is in.
     pub document: usize,
+    /// Where the object that makes the pod is inside the document.
+    pub object: PointerBuf,
     /// The pod, and where it was found.
     pub pod: FoundPod,
     /// What names the pod in messages: `Deployment/trainer`, and the place of the template where the
@@ -43,30 +49,42 @@ pub struct Question {
 }
 
 impl Manifests {
-    /// Reads manifests and asks about every pod in them. Objects without a pod are noted on stderr.
-    pub fn read(files: &[PathBuf], assumed: &Assumed) -> anyhow::Result<Self> {
+    /// Reads manifests and asks about every pod in them. Objects without a pod are noted on stderr, and
+    /// so are asks that nobody would hear.
+    pub fn read(files: &[PathBuf], assumed: &Assumed, settings: &Settings) -> anyhow::Result<Self> {
         let documents = input::documents(files)?;
         let mut questions = Vec::new();
+        // `kubectl get pods -o json` where there are none.
+        let mut only_empty_lists = !documents.is_empty();
         for (index, document) in documents.iter().enumerate() {
-            let pods = match workload::pods(&document.value) {
-                Ok(pods) => pods,
+            let objects = match workload::objects(&document.value) {
+                Ok(objects) => objects,
                 // A folder holds other things too: values of a chart, a kustomization.
                 Err(problem @ (NoPod::NoKind | NoPod::NotObject(_))) if !document.named => {
                     output::note(&format!("{} {problem}; passed by", document.place()))?;
+                    only_empty_lists = false;
                     continue;
                 }
                 Err(problem) => bail!("{} {problem}", document.place()),
             };
-            if pods.is_empty() {
+            only_empty_lists &= objects.is_empty();
+            if objects.iter().all(|object| object.pods.is_empty()) {
                 let owner = workload::Owner::of(&document.value);
                 output::note(&format!("{}: {owner} holds no pod; passed by", document.place()))?;
             }
-            let several = pods.len() > 1;
-            for pod in pods {
-                questions.push(Question::new(index, document, pod, several, assumed)?);
+            let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
+            for object in objects {
+                let owner = workload::Owner::of(&object.value);
+                for sentence in misplaced::sentences(&object, settings) {
+                    output::warning(&format!("{owner}: {sentence}"))?;
+                }
+                for pod in object.pods {
+                    let at = object.at.clone();
+                    questions.push(Question::new(index, document, at, pod, several, assumed)?);
+                }
             }
         }
-        if questions.is_empty() {
+        if questions.is_empty() && !only_empty_lists {
             let names: Vec<String> = files.iter().map(|file| input::name(file)).collect();
             bail!(
                 "nothing in {} holds a pod; name a file with a Pod, a workload, or a custom kind that \
@@ -82,6 +100,7 @@ impl Question {
     fn new(
         index: usize,
         document: &Document,
+        object: PointerBuf,
         pod: FoundPod,
         several: bool,
         assumed: &Assumed,
@@ -99,6 +118,7 @@ impl Question {
         };
         Ok(Self {
             document: index,
+            object,
             title,
             review: serde_json::to_vec(&review)?,
             namespace: namespace(name, assumed),
@@ -107,9 +127,11 @@ impl Question {
     }
 }
 
-/// A namespace with the labels that are assumed of it.
+/// A namespace with the labels that are assumed of it, and the one that every namespace has.
 pub fn namespace(name: String, assumed: &Assumed) -> Namespace {
-    Namespace { name, labels: assumed.namespace_labels.clone() }
+    let mut labels = assumed.namespace_labels.clone();
+    labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| name.clone());
+    Namespace { name, labels }
 }
 
 /// The review that the pod was found in, if it was: that is taken as it is.
@@ -168,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, text).unwrap();
-        let manifests = Manifests::read(&[file], assumed).unwrap();
+        let manifests = Manifests::read(&[file], assumed, &Settings::default()).unwrap();
         manifests
             .questions
             .iter()
@@ -215,5 +237,13 @@ mod tests {
     fn a_review_in_a_file_is_taken_as_it_is() {
         let text = r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "namespace": "n", "object": {"kind": "Pod"}}}"#;
         assert_eq!(ask(text, &assumed())[0], serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    #[test]
+    fn every_namespace_has_the_label_of_its_name() {
+        assert_eq!(namespace("data".to_owned(), &assumed()).labels[NAME_LABEL], "data");
+        let labels = BTreeMap::from([(NAME_LABEL.to_owned(), "given".to_owned())]);
+        let given = Assumed { namespace_labels: labels, ..assumed() };
+        assert_eq!(namespace("data".to_owned(), &given).labels[NAME_LABEL], "given");
     }
 }

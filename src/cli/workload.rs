@@ -5,6 +5,20 @@ mod argo;
 use json_patch::jsonptr::{Pointer, PointerBuf};
 use serde_json::{Map, Value, json};
 
+use crate::decision::review::KIND;
+pub use argo::unforetold;
+
+/// An object of a document: the document itself, or one of the list that it is.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Where the object is inside the document.
+    pub at: PointerBuf,
+    /// The object, with its kind.
+    pub value: Value,
+    /// The pods that it would make.
+    pub pods: Vec<FoundPod>,
+}
+
 /// A pod as it would be made, and where it came from.
 #[derive(Debug, Clone)]
 pub struct FoundPod {
@@ -27,7 +41,7 @@ pub struct Owner {
     pub kind: String,
     /// `metadata.namespace`, if there is one.
     pub namespace: Option<String>,
-    /// `metadata.name`, or else `metadata.generateName`, or nothing.
+    /// `metadata.name`, or else `metadata.generateName`, or nothing; of a review, those of its pod.
     pub name: String,
 }
 
@@ -77,6 +91,16 @@ impl Owner {
         let text = |pointer| {
             object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
         };
+        // The pod of a review belongs to the review: its namespace is there.
+        if text("/kind") == Some(KIND) {
+            let pod = object.pointer("/request/object").map(Self::of).unwrap_or_default();
+            return Self {
+                api_version: text("/apiVersion").unwrap_or_default().to_owned(),
+                kind: KIND.to_owned(),
+                namespace: text("/request/namespace").map(str::to_owned),
+                name: pod.name,
+            };
+        }
         let name = text("/metadata/name").or_else(|| text("/metadata/generateName"));
         Self {
             api_version: text("/apiVersion").unwrap_or_default().to_owned(),
@@ -108,18 +132,18 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("StatefulSet", "/spec/template"),
 ];
 
-/// The pods that a document would make: those of the object, or of every object in the list.
-pub fn pods(document: &Value) -> Result<Vec<FoundPod>, NoPod> {
-    let mut pods = Vec::new();
-    pods_of(document, PointerBuf::root(), &mut pods)?;
-    Ok(pods)
+/// The objects of a document, each with the pods that it would make. Only an empty list has none.
+pub fn objects(document: &Value) -> Result<Vec<Object>, NoPod> {
+    let mut objects = Vec::new();
+    objects_of(document, PointerBuf::root(), &mut objects)?;
+    Ok(objects)
 }
 
-fn pods_of(object: &Value, at: PointerBuf, pods: &mut Vec<FoundPod>) -> Result<(), NoPod> {
-    let Value::Object(fields) = object else {
-        return Err(NoPod::NotObject(type_of(object)));
+fn objects_of(value: &Value, at: PointerBuf, objects: &mut Vec<Object>) -> Result<(), NoPod> {
+    let Value::Object(fields) = value else {
+        return Err(NoPod::NotObject(type_of(value)));
     };
-    let mut owner = Owner::of(object);
+    let owner = Owner::of(value);
     if owner.kind.is_empty() {
         return Err(NoPod::NoKind);
     }
@@ -128,29 +152,29 @@ fn pods_of(object: &Value, at: PointerBuf, pods: &mut Vec<FoundPod>) -> Result<(
             let at = at.with_trailing_token("items").with_trailing_token(index.to_string());
             // The items of a typed list need not repeat their kind.
             let item = with_kind(item, &owner);
-            pods_of(&item, at, pods)?;
+            objects_of(&item, at, objects)?;
         }
         return Ok(());
     }
-    if owner.kind == "AdmissionReview" {
-        // The pod of a review belongs to the review: its namespace is there.
-        let request = object.pointer("/request/namespace").and_then(Value::as_str);
+    let pods = pods_of(value, owner, &at)?;
+    objects.push(Object { at, value: value.clone(), pods });
+    Ok(())
+}
+
+fn pods_of(object: &Value, owner: Owner, at: &Pointer) -> Result<Vec<FoundPod>, NoPod> {
+    if owner.kind == KIND {
         let pod = object.pointer("/request/object").cloned().unwrap_or_default();
-        owner.namespace = request.map(str::to_owned);
-        owner.name = Owner::of(&pod).name;
         let template = at.concat(Pointer::from_static("/request/object"));
-        pods.push(FoundPod { owner, places: vec![Place::all(&template)], template, pod });
-        return Ok(());
+        return Ok(vec![FoundPod { owner, places: vec![Place::all(&template)], template, pod }]);
     }
     let built_in = BUILT_IN.iter().find(|(kind, _)| *kind == owner.kind);
     if let Some((_, pointer)) = built_in.filter(|_| is_built_in(&owner.api_version)) {
         check_template(object, &owner.kind, pointer)?;
     }
-    if owner.api_version.starts_with("argoproj.io/") {
-        argo::pods(object, &owner, &at, pods);
-    }
-    templates(object, &owner, at, 0, pods);
-    Ok(())
+    let mut pods = Vec::new();
+    argo::pods(object, &owner, at, &mut pods);
+    templates(object, &owner, at.to_buf(), 0, &mut pods);
+    Ok(pods)
 }
 
 /// Adds every template below a value. Custom kinds keep them wherever they like: in one field, in a

@@ -34,19 +34,11 @@ const MAIN: &str = "main";
 
 /// Adds the pods of a workflow, or of one of its three kinds of templates.
 pub(super) fn pods(object: &Value, owner: &Owner, at: &Pointer, pods: &mut Vec<FoundPod>) {
-    let workflow = match owner.kind.as_str() {
-        "ClusterWorkflowTemplate" | "Workflow" | "WorkflowTemplate" => "/spec",
-        "CronWorkflow" => "/spec/workflowSpec",
-        _ => return,
-    };
-    let Some(spec) = object.pointer(workflow) else {
-        return;
-    };
-    let Some(templates) = spec.get("templates").and_then(Value::as_array) else {
+    let Some((workflow, spec)) = workflow(object, owner) else {
         return;
     };
     let workflow = [at.as_str(), workflow].concat();
-    for (index, template) in templates.iter().enumerate() {
+    for (index, template) in list(spec, "templates").iter().enumerate() {
         let body = ["container", "script"]
             .into_iter()
             .find(|body| template.get(body).is_some_and(Value::is_object));
@@ -58,6 +50,43 @@ pub(super) fn pods(object: &Value, owner: &Owner, at: &Pointer, pods: &mut Vec<F
         let pod = Assembly { workflow: &workflow, at: template_at.as_str(), places: Vec::new() };
         pods.push(pod.assemble(spec, template, body, owner, template_at.clone()));
     }
+}
+
+/// The templates that make a pod which is not foretold, though it has an annotation that is `asking`:
+/// where each is inside the object, and what kind of template it is.
+pub fn unforetold(object: &Value, asking: impl Fn(&str) -> bool) -> Vec<(String, &'static str)> {
+    let owner = Owner::of(object);
+    let Some((workflow, spec)) = workflow(object, &owner) else {
+        return Vec::new();
+    };
+    let asks = |metadata: Option<&Value>| {
+        let annotations = metadata.and_then(|metadata| metadata.get("annotations"));
+        let annotations = annotations.and_then(Value::as_object);
+        annotations.is_some_and(|annotations| annotations.keys().any(|key| asking(key)))
+    };
+    let templates = list(spec, "templates").iter().enumerate();
+    let asking = templates
+        .filter(|(_, template)| asks(spec.get("podMetadata")) || asks(template.get("metadata")));
+    asking
+        .filter_map(|(index, template)| {
+            let body = NOT_FORETOLD.iter().find(|body| template.get(body).is_some())?;
+            Some((format!("{workflow}/templates/{index}"), *body))
+        })
+        .collect()
+}
+
+/// The bodies of templates that make a pod and are not foretold.
+const NOT_FORETOLD: &[&str] = &["containerSet", "data", "resource"];
+
+/// The workflow's spec, and where it is.
+fn workflow<'a>(object: &'a Value, owner: &Owner) -> Option<(&'static str, &'a Value)> {
+    let at = match owner.kind.as_str() {
+        _ if !owner.api_version.starts_with("argoproj.io/") => return None,
+        "ClusterWorkflowTemplate" | "Workflow" | "WorkflowTemplate" => "/spec",
+        "CronWorkflow" => "/spec/workflowSpec",
+        _ => return None,
+    };
+    Some((at, object.pointer(at)?))
 }
 
 struct Assembly<'a> {

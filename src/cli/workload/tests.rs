@@ -6,7 +6,8 @@ fn yaml(text: &str) -> Value {
 
 #[track_caller]
 fn check(text: &str, expected: &[&str]) -> Vec<FoundPod> {
-    let pods = pods(&yaml(text)).unwrap();
+    let objects = objects(&yaml(text)).unwrap();
+    let pods: Vec<FoundPod> = objects.into_iter().flat_map(|object| object.pods).collect();
     let found: Vec<&str> = pods.iter().map(|pod| pod.template.as_str()).collect();
     assert_eq!(found, expected);
     pods
@@ -153,6 +154,6 @@ fn what_is_no_pod_is_said() {
         ),
         ("{kind: Deployment, spec: {}}", "is no Deployment: `/spec/template/spec` is missing"),
     ] {
-        assert_eq!(pods(&yaml(text)).unwrap_err().to_string(), expected, "{text}");
+        assert_eq!(objects(&yaml(text)).unwrap_err().to_string(), expected, "{text}");
     }
 }
