@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use serde_saphyr::Spanned;
+use serde_saphyr::budget::BudgetBreach;
+
+use crate::decision::spelling;
 
 /// The largest file. etcd takes no object above 1.5 MiB (`--max-request-bytes`); this holds ten of the
 /// largest, and the custom resource definitions of any project in one file.
-pub const FILE_LIMIT: u64 = 16 * 1024 * 1024;
+pub const FILE_LIMIT: u64 = 16 * MIB;
+const MIB: u64 = 1024 * 1024;
 /// The most files of all folders together: a mistaken `-f /` ends with a sentence.
 const FILES_LIMIT: usize = 10_000;
 /// How deep a document may nest, as `serde_json` has it. The deepest that people write are custom
@@ -18,6 +22,8 @@ const DEPTH_LIMIT: usize = 128;
 /// The stack for documents of that depth. Reading is recursive, and without optimisation a level takes
 /// some 25 KiB: more than the 2 MiB of a test's thread in all.
 const STACK: usize = 16 * 1024 * 1024;
+/// The most values of a document: some, and no more than memory that any machine has.
+const VALUES_LIMIT: usize = 4_000_000;
 /// How many nodes aliases may stand for, in a file. Manifests that use anchors repeat an `env` block;
 /// an alias bomb needs millions.
 const ALIAS_LIMIT: usize = 100_000;
@@ -57,7 +63,7 @@ pub enum InputError {
         folder: PathBuf,
     },
     /// A file is too large.
-    #[error("{file} is larger than {FILE_LIMIT} bytes")]
+    #[error("{file} is larger than {} MiB; split it into several files, and name the folder that they are in", FILE_LIMIT / MIB)]
     FileTooLarge {
         /// The file.
         file: String,
@@ -172,7 +178,8 @@ fn is_manifest(path: &Path) -> bool {
     matches!(extension, Some("json" | "yaml" | "yml"))
 }
 
-fn parse(file: &str, text: &str, named: bool) -> Result<Vec<Document>, InputError> {
+/// The documents of a text, which stands in the file of this name.
+pub fn parse(file: &str, text: &str, named: bool) -> Result<Vec<Document>, InputError> {
     // JSON is all but YAML: tabs between tokens and some escapes are not. kubectl looks at the first
     // brace too (`k8s.io/apimachinery pkg/util/yaml`, `GuessJSONStream`).
     let looks_like_json = text.trim_start().starts_with(['{', '[']);
@@ -234,8 +241,8 @@ fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_LIMIT,
-            max_events: 8_000_000,
-            max_nodes: 4_000_000,
+            max_events: 2 * VALUES_LIMIT,
+            max_nodes: VALUES_LIMIT,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: ALIAS_LIMIT,
@@ -247,11 +254,28 @@ fn yaml_options() -> serde_saphyr::Options {
 
 fn in_words(error: &serde_saphyr::Error, text: &str) -> String {
     let error = error.without_snippet();
-    // Some errors have their position in the message, all have it here.
-    let message = error.to_string();
-    let message = match message.split_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => message,
+    let message = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("the key `{}` is there twice; take one out", spelling::excerpt(key))
+        }
+        serde_saphyr::Error::DuplicateMappingKey { .. } => {
+            "a key is there twice; take one out".to_owned()
+        }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => too_deep(),
+        serde_saphyr::Error::Budget { .. } => {
+            format!("a document has more than {VALUES_LIMIT} values; split it into several")
+        }
+        error => match error.to_string() {
+            // The parser wraps this one.
+            alias if alias.starts_with("alias replay limit exceeded") => format!(
+                "its aliases (`*name`) stand for more than {ALIAS_LIMIT} values; write out what they stand for, or split the file"
+            ),
+            deep if deep.starts_with("recursion limit exceeded") => too_deep(),
+            // Some errors have their position in the message, all have it here.
+            message => {
+                message.split_once(" at line ").map_or(message.as_str(), |parts| parts.0).to_owned()
+            }
+        },
     };
     let place = error.location().map_or_else(String::new, |location| {
         format!("line {}, column {}: ", location.line(), location.column())
@@ -262,6 +286,10 @@ fn in_words(error: &serde_saphyr::Error, text: &str) -> String {
         ""
     };
     format!("{place}{message}{help}")
+}
+
+fn too_deep() -> String {
+    format!("it is nested deeper than {DEPTH_LIMIT} levels, which no manifest is")
 }
 
 #[cfg(test)]
@@ -300,9 +328,23 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(text: &str) {
+    fn refused(text: &str, sentence: &str) {
         let error = parse("a.yaml", text, true).map(|_| ()).unwrap_err();
         assert!(matches!(error, InputError::Syntax { .. }), "{error}");
+        assert!(error.to_string().ends_with(sentence), "{error}");
+    }
+
+    const TOO_DEEP: &str = ": it is nested deeper than 128 levels, which no manifest is";
+
+    #[test]
+    fn a_key_that_is_there_twice_ends_with_a_sentence() {
+        refused("a: 1\na: 2\n", "line 2, column 1: the key `a` is there twice; take one out");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_says_what_to_do() {
+        let error = InputError::FileTooLarge { file: "a.yaml".to_owned() }.to_string();
+        assert!(error.starts_with("a.yaml is larger than 16 MiB; split it"), "{error}");
     }
 
     #[test]
@@ -312,23 +354,23 @@ mod tests {
             let previous = format!("*a{}, ", level - 1).repeat(10);
             let _ = writeln!(bomb, "a{level}: &a{level} [{previous}]");
         }
-        refused(&bomb);
+        refused(&bomb, "write out what they stand for, or split the file");
     }
 
     #[test]
     fn deep_flow_ends_with_a_sentence() {
-        refused(&format!("a: {}{}", "[".repeat(50_000), "]".repeat(50_000)));
+        refused(&format!("a: {}{}", "[".repeat(50_000), "]".repeat(50_000)), TOO_DEEP);
     }
 
     #[test]
     fn deep_json_ends_with_a_sentence() {
-        refused(&format!("{}{}", "[".repeat(50_000), "]".repeat(50_000)));
+        refused(&format!("{}{}", "[".repeat(50_000), "]".repeat(50_000)), TOO_DEEP);
     }
 
     #[test]
     fn deep_blocks_end_with_a_sentence() {
         let levels = (0..5_000).map(|level| format!("{}a:\n", " ".repeat(level)));
-        refused(&levels.collect::<String>());
+        refused(&levels.collect::<String>(), TOO_DEEP);
     }
 
     #[test]
