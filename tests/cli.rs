@@ -94,6 +94,11 @@ mod admit {
             ("1", "is no AdmissionReview"),
             (r#"{"apiVersion": "v1", "kind": "Pod"}"#, "apiVersion `v1` is not served"),
             (
+                r#"{"apiVersion": "v1", "kind": "Pod"}"#,
+                "; this is a Pod: `devgrant patch -f` and `devgrant explain -f` take that",
+            ),
+            ("apiVersion: v1\nkind: Job\n", "; this is YAML, of the kind Job: `devgrant patch -f`"),
+            (
                 r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}"#,
                 "`request.uid` is missing",
             ),
@@ -201,6 +206,16 @@ mod patch {
     }
 
     #[test]
+    fn an_empty_list_is_no_error() {
+        let list = r#"{"apiVersion": "v1", "kind": "List", "items": []}"#;
+        let ran = run_with(&["patch", "-f", "-", "-o", "json"], list, &[]);
+        assert_eq!((ran.status, json(&ran.stdout)), (0, json(list)), "{}", ran.stderr);
+        assert!(ran.stderr.contains("note: <stdin>: document 1: List/(no name) holds no pod"));
+        let ran = run_with(&["explain", "-f", "-", "-o", "json"], list, &[]);
+        assert_eq!((ran.status, json(&ran.stdout)), (0, json!([])), "{}", ran.stderr);
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_said() {
         let mut command = Command::from_std(command());
         let output = command
@@ -237,6 +252,26 @@ mod policy {
         assert!(line.starts_with("1 policy, digest sha256:"), "{line}");
         let shipped = fine(&["policy", "check"]);
         assert!(shipped.contains("digest sha256:"), "{shipped}");
+    }
+
+    #[test]
+    fn check_says_which_folders_it_passes_by() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("gpu")).unwrap();
+        std::fs::create_dir_all(folder.path().join(".git")).unwrap();
+        std::fs::copy("tests/cli/policies/fuse.yaml", folder.path().join("fuse.yaml")).unwrap();
+        let ran = run(&["policy", "check", &folder.path().display().to_string()]);
+        let sub = folder.path().join("gpu");
+        assert_eq!(
+            (ran.status, ran.stderr),
+            (
+                0,
+                format!(
+                    "note: {} was passed by: name it too, if it holds policies\n",
+                    sub.display()
+                )
+            )
+        );
     }
 
     #[test]
@@ -291,6 +326,15 @@ mod policy {
         assert_eq!(listed[0]["defaultMode"], "mount");
         assert_eq!(listed[0]["count"], json!({"default": 1, "max": 1}));
         assert_eq!(listed[0]["file"], "policies/fuse.yaml");
+    }
+
+    #[test]
+    fn list_marks_the_modes_that_must_be_named() {
+        let table = fine(&["policy", "list"]);
+        assert!(table.contains(" privileged! "), "{table}");
+        let listed = json(&fine(&["policy", "list", "-o", "json"]));
+        assert_eq!(listed[0]["privilegedModes"], json!(["privileged"]));
+        assert_eq!(listed[1]["privilegedModes"], json!([]));
     }
 
     #[test]
@@ -404,6 +448,11 @@ mod config {
             ),
             (&["serve", "--head-timeout", "5"], &[], &["flag --head-timeout: `5` is no duration"]),
             (
+                &["serve", "--print-config", "--log-level", "warning"],
+                &[],
+                &["flag --log-level: `warning` is no log level; did you mean `warn`"],
+            ),
+            (
                 &["serve", "--kubernetes-version", "latest"],
                 &[],
                 &["flag --kubernetes-version: `latest` is no Kubernetes version"],
@@ -416,6 +465,13 @@ mod config {
 
 mod usage {
     use super::*;
+
+    #[test]
+    fn the_help_says_that_no_other_labels_are_there() {
+        let help = fine(&["explain", "--help"]);
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("and no others but that of its name"), "{help}");
+    }
 
     #[test]
     fn a_misspelled_flag_is_suggested() {

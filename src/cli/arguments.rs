@@ -43,7 +43,8 @@ pub struct ReviewArguments {
     /// The policies.
     #[command(flatten)]
     pub policy: PolicyArguments,
-    /// Labels that every namespace is taken to have; default: the one that opts it in.
+    /// Labels that every namespace is taken to have, and no others but that of its name; default: the
+    /// one that opts it in, which must be among those that are given.
     #[arg(long, value_name = "K=V,…", help_heading = "Assumed without a cluster")]
     pub namespace_labels: Option<Labels>,
 }

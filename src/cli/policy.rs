@@ -13,7 +13,7 @@ use super::output::{self, TITLE};
 use super::problems::{BadPolicies, draw, plural};
 use crate::decision::policy::{Policy as CompiledPolicy, PolicySet, json_schema, schema};
 use crate::decision::spelling;
-use crate::policies;
+use crate::policies::{self, Location};
 
 /// The verbs of `policy`.
 #[derive(Debug, Subcommand)]
@@ -97,6 +97,12 @@ fn check(arguments: &Check) -> anyhow::Result<Status> {
     let mut flags = arguments.policy.clone();
     flags.policies.extend(arguments.folders.iter().cloned());
     let config = flags.load()?;
+    for folder in subfolders(&config.policies) {
+        output::note(&format!(
+            "{} was passed by: name it too, if it holds policies",
+            folder.display()
+        ))?;
+    }
     let sources = policies::read(&config.policies)?;
     // Here the problems are the result, for a pager or a file; elsewhere they are an error.
     let mut stdout = output::stdout();
@@ -114,6 +120,23 @@ fn check(arguments: &Check) -> anyhow::Result<Status> {
     Ok(Status::Fine)
 }
 
+/// The folders in policy folders, which are not read. Hidden ones are of ConfigMap mounts and of tools.
+/// What cannot be listed is said when it is read.
+fn subfolders(location: &Location) -> Vec<PathBuf> {
+    let Location::Folders { paths, .. } = location else { return Vec::new() };
+    let mut found: Vec<PathBuf> = paths
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .filter_map(Result::ok)
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !paths.contains(path))
+        .collect();
+    found.sort();
+    found
+}
+
 /// A policy in the list; the keys are a contract.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -122,6 +145,8 @@ struct Listed<'a> {
     policy: &'a str,
     description: &'a str,
     modes: Vec<&'a str>,
+    /// Those that no pod gets until an `allow` rule names them.
+    privileged_modes: Vec<&'a str>,
     default_mode: &'a str,
     count: schema::Count,
     enforcement: schema::Enforcement,
@@ -147,6 +172,12 @@ impl<'a> Listed<'a> {
             policy: policy.name(),
             description: &spec.description,
             modes: spec.modes.keys().map(String::as_str).collect(),
+            privileged_modes: spec
+                .modes
+                .iter()
+                .filter(|(_, mode)| mode.privileged)
+                .map(|(name, _)| name.as_str())
+                .collect(),
             default_mode: &spec.default_mode,
             count: spec.count,
             enforcement: spec.enforcement,
@@ -169,14 +200,18 @@ impl<'a> Listed<'a> {
         ]
     }
 
-    /// The modes in lines, the default one marked and first.
+    /// The modes in lines, the default one and the privileged ones marked, the default one first.
     fn mode_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut line = format!("{}*", self.default_mode);
+        let marked = |mode: &str| {
+            let mark = if self.privileged_modes.contains(&mode) { "!" } else { "" };
+            format!("{mode}{mark}")
+        };
+        let mut line = format!("{}*", marked(self.default_mode));
         for mode in self.modes.iter().filter(|mode| **mode != self.default_mode) {
+            let mode = marked(mode);
             if line.len() + 1 + mode.len() > MODES_WIDTH {
-                lines.push(std::mem::take(&mut line));
-                line.push_str(mode);
+                lines.push(std::mem::replace(&mut line, mode));
             } else {
                 line = format!("{line} {mode}");
             }
@@ -202,7 +237,7 @@ fn table(out: &mut impl Write, policies: &[Listed<'_>]) -> anyhow::Result<()> {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ")
     };
-    writeln!(out, "{TITLE}{}  MODES (* default){TITLE:#}", line(&head))?;
+    writeln!(out, "{TITLE}{}  MODES (* default, ! only by name in `allow`){TITLE:#}", line(&head))?;
     let nothing = line(&Default::default());
     for (row, policy) in rows.iter().zip(policies) {
         for (index, modes) in policy.mode_lines().iter().enumerate() {
