@@ -9,6 +9,7 @@
 //! - [`policy`]: what may be granted, and to whom
 //! - [`pod`]: reading the pod, every container of every kind
 //! - [`plan`]: the [`Verdict`]: grants in rendering order, or a refusal
+//! - [`conflict`] and [`foresee`]: what the pod would be refused for, and what would start and not work
 //! - [`patch`]: the plan as JSON Patch operations, each applied as it is recorded
 //! - [`answer`]: the AdmissionReview that goes back
 //!
@@ -20,6 +21,8 @@ pub mod annotation;
 pub mod answer;
 pub mod ask;
 pub mod conflict;
+pub mod finding;
+pub mod foresee;
 pub mod line;
 pub mod namespace;
 pub mod patch;

@@ -37,6 +37,8 @@ pub struct Ask<'a> {
     pub chosen: Chosen,
     /// Why the pod may ask.
     pub allowed: Allowed,
+    /// All modes that the pod may ask for, this one included.
+    pub alternatives: Vec<(&'a str, &'a Mode)>,
 }
 
 /// How the containers of an ask were chosen.
@@ -141,7 +143,17 @@ impl<'a> Asker<'a> {
         };
         match (mode, count) {
             (Some((mode_name, mode, allowed)), Some(count)) if objections.is_empty() => {
-                Ok(Ask { policy, mode_name, mode, count, containers, chosen, allowed })
+                let alternatives = policy.allowed_modes(self.subject);
+                Ok(Ask {
+                    policy,
+                    mode_name,
+                    mode,
+                    count,
+                    containers,
+                    chosen,
+                    allowed,
+                    alternatives: alternatives.filter_map(|name| policy.mode(name)).collect(),
+                })
             }
             _ => Err(Unmet { policy, objections }),
         }

@@ -43,11 +43,6 @@ pub fn find(
         pod_grant(request, spec, *grant, &mut findings);
         too_old(*grant, version, &mut findings);
     }
-    if spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty())
-        && !plan.granted.is_empty()
-    {
-        findings.warn("nodeName is set: the scheduler does not look for a node with the device, and the pod may start without it");
-    }
     findings
 }
 

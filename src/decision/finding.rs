@@ -147,7 +147,11 @@ pub struct Finding {
 
 impl Finding {
     /// A finding, with the pod's own words for the places of its sentence.
-    pub fn new<const N: usize>(code: Code, path: impl Into<String>, places: [(&'static str, &str); N]) -> Self {
+    pub fn new<const N: usize>(
+        code: Code,
+        path: impl Into<String>,
+        places: [(&'static str, &str); N],
+    ) -> Self {
         let places = places.into_iter().map(|(name, word)| (name, excerpt(word))).collect();
         Self { code, path: path.into(), places }
     }

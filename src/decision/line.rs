@@ -6,6 +6,8 @@ use super::annotation::{self, Asked};
 use super::answer::Admission;
 use super::ask::{Ask, Asker, Chosen, Unmet, service_account};
 use super::conflict;
+use super::finding::{Effect, Finding};
+use super::foresee;
 use super::namespace::Namespace;
 use super::patch::{self, DraftError};
 use super::plan::{self, Objection, Plan, Reason, Refusal, Verdict};
@@ -67,6 +69,8 @@ pub struct Decision<'a> {
     pub verdict: Verdict<'a>,
     /// The patch, empty when nothing changes.
     pub operations: Vec<PatchOperation>,
+    /// What would start and not work, the worst first; what policies ignore is not among them.
+    pub findings: Vec<Finding>,
     /// What the person is told.
     pub warnings: Vec<Warning>,
 }
@@ -149,6 +153,22 @@ pub fn decide<'a>(
     if plan.len() > MOST {
         objections.push(too_large(plan.len()));
     }
+    // A Windows pod that gets nothing is told that and no more.
+    let windows = spec.is_windows() && plan.has_security_context();
+    let mut findings = Vec::new();
+    if !windows {
+        findings = foresee::findings(request, spec, &plan, &enforced, namespace);
+        findings.retain(|finding| foresee::effect(finding, &enforced) != Effect::Ignore);
+    }
+    for finding in &findings {
+        match foresee::effect(finding, &enforced) {
+            Effect::Deny => objections.push(Objection::new(Reason::Conflict, finding.to_string())),
+            Effect::Warn if foresee::is_said(finding) => {
+                warnings.extend(Warning::lines(finding.to_string()));
+            }
+            Effect::Warn | Effect::Ignore => {}
+        }
+    }
     if let Some(refusal) = Refusal::of(objections) {
         let reason = refusal.reason();
         let verdict = Verdict::Refuse(refusal);
@@ -159,10 +179,11 @@ pub fn decide<'a>(
             ignored,
             verdict,
             operations: Vec::new(),
+            findings,
             warnings,
         });
     }
-    if spec.is_windows() && plan.has_security_context() {
+    if windows {
         let warning = "nothing is granted: a Windows pod can have no security context of Linux";
         return Ok(Decision {
             asked: Some(asked),
@@ -210,7 +231,8 @@ pub fn decide<'a>(
         ignored,
         verdict: Verdict::Admit(plan),
         operations,
-        warnings,
+        findings,
+        warnings: Warning::bounded(warnings),
     })
 }
 
@@ -224,6 +246,7 @@ impl Decision<'_> {
             ignored: Vec::new(),
             verdict: Verdict::Admit(Plan::default()),
             operations: Vec::new(),
+            findings: Vec::new(),
             warnings: Vec::new(),
         }
     }

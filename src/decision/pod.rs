@@ -53,6 +53,8 @@ pub struct Spec<'a> {
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub init_containers: Vec<Container<'a>>,
     #[serde(borrow, deserialize_with = "null_is_default")]
+    pub ephemeral_containers: Vec<Named<'a>>,
+    #[serde(borrow, deserialize_with = "null_is_default")]
     pub volumes: Vec<Volume<'a>>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub node_selector: BTreeMap<Text<'a>, Option<Text<'a>>>,
@@ -195,6 +197,10 @@ pub struct ContainerClaim<'a> {
 #[expect(missing_docs, reason = "the fields are the API's own, kubernetes/api core/v1/types.go")]
 pub struct SecurityContext<'a> {
     pub privileged: Option<bool>,
+    pub run_as_user: Option<i64>,
+    pub run_as_non_root: Option<bool>,
+    #[serde(borrow)]
+    pub proc_mount: Option<Text<'a>>,
     pub allow_privilege_escalation: Option<bool>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub capabilities: Capabilities<'a>,
@@ -209,6 +215,8 @@ pub struct SecurityContext<'a> {
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are the API's own, kubernetes/api core/v1/types.go")]
 pub struct PodSecurityContext<'a> {
+    pub run_as_user: Option<i64>,
+    pub run_as_non_root: Option<bool>,
     #[serde(borrow)]
     pub app_armor_profile: Option<ProfileField<'a>>,
     #[serde(borrow)]
@@ -266,6 +274,8 @@ pub struct VolumeMount<'a> {
     pub name: Text<'a>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub mount_path: Text<'a>,
+    #[serde(borrow)]
+    pub mount_propagation: Option<Text<'a>>,
 }
 
 /// A volume of the pod.

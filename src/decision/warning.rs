@@ -12,6 +12,8 @@ pub struct Warning(String);
 impl Warning {
     /// The longest warning, in characters.
     pub const MAX_CHARS: usize = 120;
+    /// The most characters of all warnings together, less what the last line takes.
+    const MAX_TOTAL: usize = 4096 - Self::MAX_CHARS;
 
     /// A warning of this text: control characters become spaces, and what is too long is cut.
     pub fn new(text: impl AsRef<str>) -> Self {
@@ -42,6 +44,27 @@ impl Warning {
             }
         }
         lines.into_iter().map(Self::new).collect()
+    }
+
+    /// The warnings that the API server passes on whole: all of them, or the first ones and how many are
+    /// left out. From 4096 characters in all on it cuts and drops
+    /// (`kubernetes/apiserver pkg/endpoints/filters/warning.go`).
+    pub fn bounded(mut warnings: Vec<Self>) -> Vec<Self> {
+        let mut seen = std::collections::BTreeSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
+        let mut total = 0;
+        let fitting = warnings.iter().take_while(|warning| {
+            total += warning.0.chars().count();
+            total <= Self::MAX_TOTAL
+        });
+        let fitting = fitting.count();
+        let more = warnings.len() - fitting;
+        if more > 0 {
+            warnings.truncate(fitting);
+            warnings
+                .push(Self::new(format!("and {more} more lines; `devgrant explain -f` shows all")));
+        }
+        warnings
     }
 
     /// The text.
@@ -78,6 +101,9 @@ mod tests {
             lines.iter().map(|line| line.as_str().trim_matches('…')).collect();
         assert_eq!(together.join(" "), sentence.trim());
         assert!(Warning::lines("").is_empty());
+        let many = Warning::bounded((0..100).map(|n| Warning::new(format!("{n:0>100}"))).collect());
+        assert_eq!(many.len(), 40, "39 of 100 characters, and how many are left out");
+        assert_eq!(Warning::bounded(vec![Warning::new("a"), Warning::new("a")]).len(), 1);
         assert_eq!(Warning::lines("x".repeat(500)).len(), 1);
     }
 }

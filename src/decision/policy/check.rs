@@ -14,6 +14,7 @@ use super::schema::{
     Metadata, Mode, OmittableField, Requested, ResourceCount, RuntimeClassVariant, Spec,
 };
 use super::tree::{Node, Step};
+use crate::decision::finding::entries;
 use crate::decision::settings::Settings;
 use crate::decision::spelling;
 
@@ -101,6 +102,21 @@ impl Check<'_> {
         self.allow(&at.key("allow"), spec);
         for (index, resource) in spec.carried_by.iter().enumerate() {
             self.resource_name(&at.key("carriedBy").index(index), resource);
+        }
+        for code in spec.conflicts.keys() {
+            let place = at.key("conflicts").key_of(code);
+            let codes: Vec<String> = entries().iter().map(|entry| entry.code.to_string()).collect();
+            let codes = codes.iter().map(String::as_str);
+            if !codes.clone().any(|known| known == code) {
+                let help = format!("codes: {}", spelling::list(codes.clone()));
+                self.unknown(
+                    &place,
+                    format!("`{code}` is no code of a finding"),
+                    code,
+                    codes,
+                    help,
+                );
+            }
         }
         for (class, variant) in &spec.runtime_classes {
             self.variant(&at.key("runtimeClasses"), class, variant, &spec.modes);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::decision::finding::Effect;
 pub use crate::decision::settings::OnInvalid;
 
 /// A device that pods may ask for by annotation, and how each mode of it is granted.
@@ -78,6 +79,10 @@ pub struct Spec {
     /// this device are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carried_by: Vec<String>,
+    /// What becomes of a pod with one of these findings, where the answer is to be another than the
+    /// usual one. `devgrant explain DG001` says what each is about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conflicts: BTreeMap<String, Effect>,
     /// What to leave out under a RuntimeClass, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub runtime_classes: BTreeMap<String, RuntimeClassVariant>,

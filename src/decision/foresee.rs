@@ -1,0 +1,232 @@
+//! foresee: what would start and not work, in the pod as it will be with all its grants.
+//!
+//! Nothing here changes the pod. Each finding has a code, whose text is in
+//! [`finding`](super::finding); whether it refuses is policy (`conflicts`).
+
+mod container;
+mod pod_security;
+
+use super::ask::Ask;
+use super::finding::{Code, Effect, Finding, Severity};
+use super::namespace::Namespace;
+use super::plan::accelerator::is_gpu;
+use super::plan::{ContainerGrant, Plan, PodGrant};
+use super::pod::{Container, ContainerIndex, PodSecurityContext, ProfileField, Spec};
+use super::policy::schema::Profile;
+use super::request::Request;
+
+/// The RuntimeClass whose sandbox serves its own devices (gVisor's documented name).
+const GVISOR: &str = "gvisor";
+
+/// Everything that can be foreseen of a pod, the worst first.
+pub fn findings(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    plan: &Plan<'_>,
+    asks: &[Ask<'_>],
+    namespace: &Namespace,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let pod = PodAfter::of(spec, plan);
+    for (at, container) in spec.all_containers() {
+        let after = ContainerAfter::of(spec, plan, asks, at, container);
+        container::findings(request, &pod, &after, &mut findings);
+    }
+    pod_findings(request, spec, plan, &mut findings);
+    pod_security::findings(spec, plan, asks, namespace, &mut findings);
+    findings.sort_by_key(|finding| (finding.severity(), finding.code));
+    findings
+}
+
+/// What becomes of a finding: as the strictest of the policies that are asked says, else as usual.
+pub fn effect(finding: &Finding, asks: &[Ask<'_>]) -> Effect {
+    let code = finding.code.to_string();
+    let says: Vec<Effect> =
+        asks.iter().filter_map(|ask| ask.policy.spec().conflicts.get(&code).copied()).collect();
+    let strictest = [Effect::Deny, Effect::Warn, Effect::Ignore];
+    strictest.into_iter().find(|effect| says.contains(effect)).unwrap_or_else(|| finding.effect())
+}
+
+/// Whether a finding is worth a warning at every creation of a pod. Others are for those who ask.
+pub fn is_said(finding: &Finding) -> bool {
+    finding.severity() != Severity::Info
+}
+
+/// What the whole pod will be.
+struct PodAfter<'a> {
+    host_users: Option<bool>,
+    runtime_class: Option<&'a str>,
+}
+
+impl<'a> PodAfter<'a> {
+    fn of(spec: &'a Spec<'_>, plan: &'a Plan<'_>) -> Self {
+        let own = plan.pod.contains(&PodGrant::OwnUserNamespace);
+        let class = plan.pod.iter().find_map(|grant| match grant {
+            PodGrant::RuntimeClass(class) => Some(*class),
+            _ => None,
+        });
+        let named = spec.runtime_class_name.as_ref().map(|class| class.as_str());
+        Self {
+            host_users: if own { Some(false) } else { spec.host_users },
+            runtime_class: class.or(named).filter(|class| !class.is_empty()),
+        }
+    }
+
+    fn is_gvisor(&self) -> bool {
+        self.runtime_class == Some(GVISOR)
+    }
+}
+
+/// What one container will be.
+struct ContainerAfter<'a> {
+    spec: &'a Spec<'a>,
+    container: &'a Container<'a>,
+    path: String,
+    grants: &'a [ContainerGrant<'a>],
+    /// The asks that reach this container.
+    asks: Vec<&'a Ask<'a>>,
+}
+
+impl<'a> ContainerAfter<'a> {
+    fn of(
+        spec: &'a Spec<'_>,
+        plan: &'a Plan<'_>,
+        asks: &'a [Ask<'_>],
+        at: ContainerIndex,
+        container: &'a Container<'_>,
+    ) -> Self {
+        let grants = plan.containers.iter().find(|(place, _)| *place == at);
+        Self {
+            spec,
+            container,
+            path: format!("/spec/{}/{}", at.list.field(), at.index),
+            grants: grants.map_or(&[], |(_, grants)| grants.as_slice()),
+            asks: asks.iter().filter(|ask| ask.containers.contains(&at)).collect(),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.container.name.as_str()
+    }
+
+    fn is_privileged(&self) -> bool {
+        self.container.security_context.privileged == Some(true)
+            || self.grants.contains(&ContainerGrant::Privileged)
+    }
+
+    fn is_granted(&self, capability: &str) -> bool {
+        self.grants.contains(&ContainerGrant::Capability(capability))
+    }
+
+    fn has_capability(&self, capability: &str) -> bool {
+        let mut own = self.container.security_context.capabilities.add.iter();
+        self.is_granted(capability)
+            || own.any(|own| {
+                own.as_str().eq_ignore_ascii_case(capability)
+                    || own.as_str().eq_ignore_ascii_case("ALL")
+            })
+    }
+
+    fn allows_escalation(&self) -> Option<bool> {
+        let granted = self.grants.iter().find_map(|grant| match grant {
+            ContainerGrant::AllowPrivilegeEscalation(value) => Some(*value),
+            _ => None,
+        });
+        granted.or(self.container.security_context.allow_privilege_escalation)
+    }
+
+    /// The user, in words, if it is surely not root.
+    fn non_root(&self) -> Option<String> {
+        let own = &self.container.security_context;
+        let pod = self.spec.security_context.as_ref();
+        let user = own.run_as_user.or_else(|| pod?.run_as_user);
+        let non_root = own.run_as_non_root.or_else(|| pod?.run_as_non_root);
+        match user {
+            Some(0) => None,
+            Some(user) => Some(format!("uid {user}")),
+            None => (non_root == Some(true)).then(|| "a user that is not root".to_owned()),
+        }
+    }
+
+    fn seccomp(&self) -> Option<String> {
+        let granted = self.grants.iter().find_map(|grant| match grant {
+            ContainerGrant::Seccomp(profile) => Some(*profile),
+            _ => None,
+        });
+        let own = self.container.security_context.seccomp_profile.as_ref();
+        self.profile(granted, own, |pod| pod.seccomp_profile.as_ref())
+    }
+
+    fn app_armor(&self) -> Option<String> {
+        let granted = self.grants.iter().find_map(|grant| match grant {
+            ContainerGrant::AppArmor(profile) => Some(*profile),
+            _ => None,
+        });
+        let own = self.container.security_context.app_armor_profile.as_ref();
+        self.profile(granted, own, |pod| pod.app_armor_profile.as_ref())
+    }
+
+    /// The type of the profile that will be in force; `None` if nobody names one.
+    fn profile(
+        &self,
+        granted: Option<&Profile>,
+        own: Option<&ProfileField<'_>>,
+        of_pod: impl Fn(&'a PodSecurityContext<'a>) -> Option<&'a ProfileField<'a>>,
+    ) -> Option<String> {
+        let granted = granted.map(|profile| match profile {
+            Profile::Localhost(_) => "Localhost".to_owned(),
+            other => String::from(other.clone()),
+        });
+        let pod = || self.spec.security_context.as_ref().and_then(of_pod);
+        granted.or_else(|| own.or_else(pod).map(|field| field.kind.to_string()))
+    }
+
+    /// The resources that the container will have any of.
+    fn resources(&self) -> impl Iterator<Item = &str> {
+        let own = self.container.resources.amounts().map(|(name, _)| name);
+        let granted = self.grants.iter().filter_map(|grant| match grant {
+            ContainerGrant::Resource { name, .. } => Some(*name),
+            _ => None,
+        });
+        own.chain(granted)
+    }
+
+    fn has_gpu(&self) -> bool {
+        self.resources().any(is_gpu)
+    }
+
+    /// The asks that are for FUSE: their policy serves it in some mode.
+    fn fuse_asks(&self) -> impl Iterator<Item = &&'a Ask<'a>> {
+        self.asks.iter().filter(|ask| {
+            let mut modes = ask.policy.spec().modes.values();
+            modes.any(|mode| mode.resources.iter().any(|resource| resource.name.ends_with("/fuse")))
+        })
+    }
+}
+
+/// What is about the pod as a whole.
+fn pod_findings(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    plan: &Plan<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let node = spec.node_name.as_ref().map(|node| node.as_str()).filter(|node| !node.is_empty());
+    let asks_for_resource = plan.containers.iter().any(|(_, grants)| {
+        grants.iter().any(|grant| matches!(grant, ContainerGrant::Resource { .. }))
+    });
+    if let Some(node) = node.filter(|_| asks_for_resource) {
+        findings.push(Finding::new(Code::DG009, "/spec/nodeName", [("node", node)]));
+    }
+    let annotations = request.metadata.annotations.iter().flatten();
+    let mut cdi =
+        annotations.map(|(key, _)| key.as_str()).filter(|key| key.starts_with("cdi.k8s.io/"));
+    if let Some(key) = cdi.next() {
+        let path = format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+        findings.push(Finding::new(Code::DG010, path, [("annotation", key)]));
+    }
+    for (index, container) in spec.ephemeral_containers.iter().enumerate() {
+        let path = format!("/spec/ephemeralContainers/{index}");
+        findings.push(Finding::new(Code::DG014, path, [("container", container.name.as_str())]));
+    }
+}

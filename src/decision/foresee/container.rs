@@ -1,0 +1,266 @@
+//! What would start and not work in one container.
+
+use super::{ContainerAfter, PodAfter};
+use crate::decision::conflict::bare;
+use crate::decision::finding::{Code, Finding};
+use crate::decision::plan::ContainerGrant;
+use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN};
+use crate::decision::policy::schema::OmittableField;
+use crate::decision::quantity::Quantity;
+use crate::decision::request::Request;
+
+/// Character devices that every container may open: those that it gets anyway, and tun, which runc
+/// still lists among them (`opencontainers/runc libcontainer/specconv/spec_linux.go`).
+const OPEN_TO_ALL: &[&str] =
+    &["full", "net/tun", "null", "ptmx", "pts", "random", "tty", "urandom", "zero"];
+/// Folders and sockets below `/dev` that are no devices.
+const NO_DEVICES: &[&str] = &["hugepages", "log", "mqueue", "shm"];
+
+pub(super) fn findings(
+    request: &Request<'_>,
+    pod: &PodAfter<'_>,
+    container: &ContainerAfter<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    users(container, findings);
+    confinement(request, pod, container, findings);
+    capabilities(container, findings);
+    devices(pod, container, findings);
+    amounts(container, findings);
+    nvidia(container, findings);
+    mounts(container, findings);
+    if container
+        .container
+        .security_context
+        .proc_mount
+        .as_ref()
+        .is_some_and(|kind| *kind == "Unmasked")
+        && pod.host_users != Some(false)
+    {
+        let path = format!("{}/securityContext/procMount", container.path);
+        findings.push(Finding::new(Code::DG016, path, [("container", container.name())]));
+    }
+}
+
+/// Runtimes clear ambient capabilities, so that a user who is not root has one in the bounding set only
+/// (F:A7). Only set-uid root gets at it, and that only without `no_new_privs`.
+fn users(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    if !container.is_granted(SYS_ADMIN) || container.is_privileged() {
+        return;
+    }
+    let Some(user) = container.non_root().filter(|_| container.fuse_asks().next().is_some()) else {
+        return;
+    };
+    let places = [("container", container.name()), ("user", user.as_str())];
+    let path = format!("{}/securityContext", container.path);
+    // A mode that turns escalation on is made for fusermount3.
+    let meant = container.fuse_asks().any(|ask| ask.mode.allow_privilege_escalation == Some(true));
+    if container.allows_escalation() == Some(false) {
+        findings.push(Finding::new(Code::DG001, path, places));
+    } else if !meant {
+        findings.push(Finding::new(Code::DG002, path, places));
+    }
+}
+
+/// seccomp and AppArmor, which deny what the device is for (F:D5, F:D7).
+fn confinement(
+    request: &Request<'_>,
+    pod: &PodAfter<'_>,
+    container: &ContainerAfter<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    if container.is_privileged() || container.fuse_asks().next().is_none() || pod.is_gvisor() {
+        return;
+    }
+    let path = format!("{}/securityContext", container.path);
+    let places = [("container", container.name())];
+    if !container.has_capability(SYS_ADMIN) {
+        if container.seccomp().as_deref() == Some("RuntimeDefault") {
+            findings.push(Finding::new(Code::DG003, path, places));
+        }
+        return;
+    }
+    let omitted = container.fuse_asks().any(|ask| {
+        let variants = &ask.policy.spec().runtime_classes;
+        let variant = pod.runtime_class.and_then(|class| variants.get(class));
+        variant.is_some_and(|variant| variant.omit.contains(&OmittableField::AppArmorProfile))
+    });
+    let annotation = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name());
+    let by_annotation = request.annotation(&annotation);
+    let profile = container.app_armor();
+    let denies = match (profile.as_deref(), by_annotation) {
+        (Some("RuntimeDefault"), _) => true,
+        (None, annotation) => annotation.is_none_or(|profile| profile == "runtime/default"),
+        _ => false,
+    };
+    if denies && !omitted {
+        findings.push(Finding::new(Code::DG004, path, places));
+    }
+}
+
+fn capabilities(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let added = &container.container.security_context.capabilities.add;
+    for (index, own) in added.iter().enumerate() {
+        let has_prefix =
+            own.as_str().get(..4).is_some_and(|start| start.eq_ignore_ascii_case("CAP_"));
+        // The one that is granted is respelled by the patch.
+        if has_prefix && !container.is_granted(&bare(own.as_str())) {
+            let path = format!("{}/securityContext/capabilities/add/{index}", container.path);
+            let places = [("container", container.name()), ("capability", own.as_str())];
+            findings.push(Finding::new(Code::DG007, path, places));
+        }
+    }
+}
+
+fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let name = [("container", container.name())];
+    let gets_device =
+        container.grants.iter().any(|grant| matches!(grant, ContainerGrant::Resource { .. }));
+    if pod.host_users == Some(false) && gets_device {
+        findings.push(Finding::new(Code::DG008, "/spec/hostUsers", name));
+    }
+    if pod.is_gvisor() && container.has_gpu() {
+        findings.push(Finding::new(Code::DG011, "/spec/runtimeClassName", name));
+    }
+    let own = container.container.security_context.privileged == Some(true);
+    if own
+        && !container.grants.is_empty()
+        && !container.grants.contains(&ContainerGrant::Privileged)
+    {
+        let path = format!("{}/securityContext/privileged", container.path);
+        findings.push(Finding::new(Code::DG018, path, name));
+    }
+    if container.is_privileged() {
+        return;
+    }
+    for (index, mount) in container.container.volume_mounts.iter().enumerate() {
+        let mut volumes = container.spec.volumes.iter();
+        let volume = volumes.find(|volume| volume.name == mount.name.as_str());
+        let Some(host_path) = volume.and_then(|volume| volume.host_path.as_ref()) else { continue };
+        if is_device(host_path.path.as_str()) {
+            let path = format!("{}/volumeMounts/{index}", container.path);
+            let places = [("container", container.name()), ("path", host_path.path.as_str())];
+            findings.push(Finding::new(Code::DG017, path, places));
+        }
+    }
+}
+
+/// Whether a path of the node is a device that a container may not open by itself. By components:
+/// `/srv/dev/fuse` and `/dev-data` are none.
+fn is_device(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+    if parts.next() != Some("dev") {
+        return false;
+    }
+    let rest: Vec<&str> = parts.collect();
+    let name = rest.join("/");
+    let folder = rest.first().copied().unwrap_or_default();
+    !rest.is_empty() && !OPEN_TO_ALL.contains(&name.as_str()) && !NO_DEVICES.contains(&folder)
+}
+
+/// Extended resources that the pod names itself, and that no grant makes whole and equal.
+fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let own = &container.container.resources;
+    let granted: Vec<&str> = container
+        .grants
+        .iter()
+        .filter_map(|grant| match grant {
+            ContainerGrant::Resource { name, .. } => Some(*name),
+            _ => None,
+        })
+        .collect();
+    let is_extended = |name: &str| name.contains('/') && !name.contains("kubernetes.io/");
+    for (name, raw) in own.limits.iter().filter(|(name, _)| is_extended(name.as_str())) {
+        let name = name.as_str();
+        if granted.contains(&name) {
+            continue;
+        }
+        let path = |list: &str| {
+            let key = name.replace('~', "~0").replace('/', "~1");
+            format!("{}/resources/{list}/{key}", container.path)
+        };
+        let limit = Quantity::parse(raw.get());
+        let request = own.requests.get(name);
+        if let Some(request) = request
+            && Quantity::parse(request.get()) != limit
+        {
+            let plain = |raw: &str| raw.trim_matches('"').to_owned();
+            let places = [
+                ("container", container.name()),
+                ("resource", name),
+                ("request", &plain(request.get())),
+                ("limit", &plain(raw.get())),
+            ];
+            findings.push(Finding::new(Code::DG012, path("requests"), places));
+        } else if limit.is_some_and(|limit| !limit.is_positive()) {
+            let places = [("container", container.name()), ("resource", name)];
+            findings.push(Finding::new(Code::DG013, path("limits"), places));
+        }
+    }
+}
+
+/// A pod's own choice of GPUs, where it requests none (F:E3).
+fn nvidia(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let env = &container.container.env;
+    let Some(index) = env.iter().rposition(|own| own.name == NVIDIA_VISIBLE_DEVICES) else {
+        return;
+    };
+    let decided = container.grants.iter().any(|grant| match grant {
+        ContainerGrant::NvidiaVoid => true,
+        ContainerGrant::Environment { name, .. } => *name == NVIDIA_VISIBLE_DEVICES,
+        _ => false,
+    });
+    let Some(own) = env.get(index) else { return };
+    let harmless = ["", "none", "void"].iter().any(|value| own.is(value));
+    let claims = !container.container.resources.claims.is_empty()
+        || container.grants.iter().any(|grant| matches!(grant, ContainerGrant::Claim(_)));
+    if !decided && !harmless && !claims && !container.has_gpu() {
+        let value = own.value.as_ref().map_or("(from elsewhere)", |value| value.as_str());
+        let path = format!("{}/env/{index}", container.path);
+        let places = [("container", container.name()), ("value", value)];
+        findings.push(Finding::new(Code::DG015, path, places));
+    }
+}
+
+fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    for (index, mount) in container.container.volume_mounts.iter().enumerate() {
+        let path = format!("{}/volumeMounts/{index}", container.path);
+        if mount.mount_path.as_str().contains(':') {
+            let places = [("container", container.name()), ("path", mount.mount_path.as_str())];
+            findings.push(Finding::new(Code::DG019, format!("{path}/mountPath"), places));
+        }
+        let both_ways =
+            mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional");
+        if both_ways && !container.is_privileged() {
+            let places = [("container", container.name()), ("volume", mount.name.as_str())];
+            findings.push(Finding::new(Code::DG020, format!("{path}/mountPropagation"), places));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_told_by_the_components_of_their_path() {
+        for path in
+            ["/dev/fuse", "//dev//fuse/", "/dev/nvidia0", "/dev/infiniband/uverbs0", "/dev/./kvm"]
+        {
+            assert!(is_device(path), "{path}");
+        }
+        for path in [
+            "/dev",
+            "/",
+            "/dev/shm",
+            "/dev/shm/x",
+            "/dev/null",
+            "/dev/net/tun",
+            "/srv/dev/fuse",
+            "/dev-data/fuse",
+            "/var/lib/kubelet/plugins/fuse",
+        ] {
+            assert!(!is_device(path), "{path}");
+        }
+    }
+}

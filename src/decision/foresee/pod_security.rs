@@ -1,0 +1,162 @@
+//! Pod Security foretold: which check of the namespace's level the grants will fail.
+//!
+//! Only what a grant changes is ours to say: capabilities, privileged, hostPath, AppArmor, seccomp and
+//! privilege escalation (`kubernetes/pod-security-admission policy/check_*.go`). What the pod's own spec
+//! fails, the API server says without us.
+
+use std::collections::BTreeMap;
+
+use crate::decision::ask::Ask;
+use crate::decision::finding::{Code, Finding};
+use crate::decision::namespace::Namespace;
+use crate::decision::plan::{ContainerGrant, Plan, PodGrant};
+use crate::decision::pod::Spec;
+use crate::decision::policy::schema::{Mode, Profile};
+
+const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+const SOFT: [(&str, &str); 2] =
+    [("warn", "pod-security.kubernetes.io/warn"), ("audit", "pod-security.kubernetes.io/audit")];
+
+/// What baseline lets a container add (`policy/check_capabilities_baseline.go`).
+const BASELINE_CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+/// What restricted lets a container add (`policy/check_capabilities_restricted.go`).
+const RESTRICTED_CAPABILITIES: &[&str] = &["NET_BIND_SERVICE"];
+
+/// A level that refuses anything at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Baseline,
+    Restricted,
+}
+
+impl Level {
+    /// The level of a label. An unknown value is restricted to the API server
+    /// (`api/helpers.go`, `ParseLevel`).
+    fn of(namespace: &Namespace, label: &str) -> Option<Self> {
+        match namespace.labels.get(label)?.as_str() {
+            "privileged" => None,
+            "baseline" => Some(Self::Baseline),
+            _ => Some(Self::Restricted),
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    fn refuses_capability(self, capability: &str) -> Option<String> {
+        let (allowed, check) = match self {
+            Self::Baseline => (BASELINE_CAPABILITIES, "non-default capabilities"),
+            Self::Restricted => (RESTRICTED_CAPABILITIES, "unrestricted capabilities"),
+        };
+        (!allowed.contains(&capability)).then(|| format!("{check}: {capability}"))
+    }
+
+    fn refuses_escalation(self, allowed: bool) -> Option<String> {
+        (allowed && self == Self::Restricted)
+            .then(|| "allowPrivilegeEscalation != false".to_owned())
+    }
+
+    /// The check that a grant to a container fails, in the API server's words.
+    fn refuses(self, grant: ContainerGrant<'_>) -> Option<String> {
+        match grant {
+            ContainerGrant::Capability(capability) => self.refuses_capability(capability),
+            ContainerGrant::Privileged => Some("privileged".to_owned()),
+            ContainerGrant::AllowPrivilegeEscalation(value) => self.refuses_escalation(value),
+            ContainerGrant::AppArmor(Profile::Unconfined) => {
+                Some("forbidden AppArmor profile: Unconfined".to_owned())
+            }
+            ContainerGrant::Seccomp(Profile::Unconfined) => {
+                Some("seccompProfile: Unconfined".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a mode adds nothing that this level refuses.
+    fn passes(self, mode: &Mode) -> bool {
+        let unconfined = Some(&Profile::Unconfined);
+        mode.capabilities.iter().all(|capability| self.refuses_capability(capability).is_none())
+            && !mode.privileged
+            && mode.app_armor_profile.as_ref() != unconfined
+            && mode.seccomp_profile.as_ref() != unconfined
+            && mode
+                .allow_privilege_escalation
+                .is_none_or(|value| self.refuses_escalation(value).is_none())
+    }
+}
+
+pub(super) fn findings(
+    spec: &Spec<'_>,
+    plan: &Plan<'_>,
+    asks: &[Ask<'_>],
+    namespace: &Namespace,
+    findings: &mut Vec<Finding>,
+) {
+    if let Some(level) = Level::of(namespace, ENFORCE) {
+        let modes = passing_modes(level, asks);
+        for (check, containers) in failed(level, spec, plan) {
+            let places = [
+                ("level", level.as_str()),
+                ("check", check.as_str()),
+                ("container", containers.as_str()),
+                ("modes", modes.as_str()),
+            ];
+            findings.push(Finding::new(Code::DG005, "/spec", places));
+        }
+    }
+    for (mode, label) in SOFT {
+        let Some(level) = Level::of(namespace, label) else { continue };
+        for (check, containers) in failed(level, spec, plan) {
+            let places = [
+                ("mode", mode),
+                ("level", level.as_str()),
+                ("check", check.as_str()),
+                ("container", containers.as_str()),
+            ];
+            findings.push(Finding::new(Code::DG006, "/spec", places));
+        }
+    }
+}
+
+/// The checks that the grants fail, and for which containers.
+fn failed(level: Level, spec: &Spec<'_>, plan: &Plan<'_>) -> BTreeMap<String, String> {
+    let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (at, grants) in &plan.containers {
+        let Some(container) = spec.container(*at) else { continue };
+        for check in grants.iter().filter_map(|grant| level.refuses(*grant)) {
+            failed.entry(check).or_default().push(container.name.as_str());
+        }
+    }
+    if plan.pod.iter().any(|grant| matches!(grant, PodGrant::HostPathVolume { .. })) {
+        failed.entry("hostPath volumes".to_owned()).or_default().push("the pod");
+    }
+    failed.into_iter().map(|(check, containers)| (check, containers.join(", "))).collect()
+}
+
+/// The modes of the same policies that would pass, and that this pod may ask for.
+fn passing_modes(level: Level, asks: &[Ask<'_>]) -> String {
+    let mut passing = Vec::new();
+    for ask in asks.iter().filter(|ask| !level.passes(ask.mode)) {
+        let modes = ask.alternatives.iter().filter(|(_, mode)| level.passes(mode));
+        passing.extend(modes.map(|(name, _)| format!("{} ({name})", ask.policy.device())));
+    }
+    if passing.is_empty() { "none".to_owned() } else { passing.join(", ") }
+}
