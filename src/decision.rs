@@ -8,8 +8,9 @@
 //! - [`annotation`]: what the pod asks for, by annotation
 //! - [`policy`]: what may be granted, and to whom
 //! - [`pod`]: reading the pod, every container of every kind
+//! - [`conflict`] and [`foresee`]: what the pod would be refused for, and what would start and not work,
+//!   each by a code of [`finding`]
 //! - [`plan`]: the [`Verdict`]: grants in rendering order, or a refusal
-//! - [`conflict`] and [`foresee`]: what the pod would be refused for, and what would start and not work
 //! - [`patch`]: the plan as JSON Patch operations, each applied as it is recorded
 //! - [`answer`]: the AdmissionReview that goes back
 //!
