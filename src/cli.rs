@@ -47,7 +47,7 @@ pub enum Verb {
     Admit(admit::Admit),
     /// Print the completions of a shell.
     Completions(completions::Completions),
-    /// Show the decision step by step.
+    /// Show the decision step by step, or what a finding such as DG001 means.
     Explain(explain::Explain),
     /// Print the manual page, or that of one verb.
     Man(man::Man),

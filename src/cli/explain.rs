@@ -1,11 +1,13 @@
-//! `explain`: the line step by step, by the names that its rooms have.
+//! `explain`: the line step by step, by the names that its rooms have; or what a finding means.
+
+mod findings;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,6 +16,7 @@ use super::arguments::{DecidingArguments, compile};
 use super::output::{self, ERROR, TITLE, WARNING};
 use super::question::{Manifests, Question};
 use crate::decision::ask::{Ask, service_account};
+use crate::decision::finding::Code;
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::compose;
 use crate::decision::pod::{ContainerIndex, Pod, Spec};
@@ -24,9 +27,14 @@ use crate::decision::{
 
 /// The flags of `explain`.
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("what").required(true).args(["codes", "files"]))]
 pub struct Explain {
+    /// Code of a finding to explain; several may be given. `devgrant explain --help` lists all.
+    #[arg(value_name = "CODE", value_parser = findings::codes(), ignore_case = true)]
+    pub codes: Vec<Code>,
     /// Manifest, folder of manifests, or - for standard input; may be repeated.
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    #[arg(short, long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -39,7 +47,7 @@ pub struct Explain {
 /// How an explanation is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// For scripts: a list with one object for each pod.
+    /// For scripts: a list with one object for each pod or code.
     Json,
     /// For people.
     #[default]
@@ -47,6 +55,10 @@ pub enum Format {
 }
 
 pub(super) fn run(arguments: &Explain) -> anyhow::Result<Status> {
+    if !arguments.codes.is_empty() {
+        findings::run(&arguments.codes, arguments.output)?;
+        return Ok(Status::Fine);
+    }
     let config = arguments.deciding.load()?;
     let policies = compile(&config)?;
     let manifests = Manifests::read(&arguments.files, &config.assumed, &config.settings)?;

@@ -1,0 +1,103 @@
+//! `devgrant explain DG001` as a person runs it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are outside of what allow-unwrap-in-tests covers"
+)]
+
+use assert_cmd::Command;
+use devgrant::decision::finding::entries;
+use serde_json::Value;
+
+/// What a run of the command gave.
+struct Ran {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn explain(arguments: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
+    // Neither the settings nor the terminal of whoever runs the tests.
+    command.env_clear().arg("explain").args(arguments);
+    let output = command.output().unwrap();
+    Ran {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs, and gives the results; nothing else may have been said.
+#[track_caller]
+fn fine(arguments: &[&str]) -> String {
+    let ran = explain(arguments);
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{arguments:?}");
+    ran.stdout
+}
+
+/// Runs, and expects bad usage and all of these words in the message.
+#[track_caller]
+fn fails(arguments: &[&str], words: &[&str]) {
+    let ran = explain(arguments);
+    assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{arguments:?}: {}", ran.stderr);
+    for word in words {
+        assert!(ran.stderr.contains(word), "{arguments:?}: {word} is not in: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_code_gives_its_whole_text() {
+    for entry in entries() {
+        let text = fine(&[&entry.code.as_str()]);
+        let parts = [&entry.title, &entry.sentence, &entry.remedy];
+        for part in parts.into_iter().chain([&entry.why, &entry.shows, &entry.fix]) {
+            assert!(text.contains(part.trim()), "{}: {part} is not in: {text}", entry.code);
+        }
+    }
+}
+
+#[test]
+fn codes_are_read_in_any_case_and_told_in_the_order_asked() {
+    let text = fine(&["dg012", "DG001"]);
+    let heading = |code: &str| text.find(&format!("{code}: "));
+    assert_eq!(heading("DG012"), Some(0), "{text}");
+    assert!(heading("DG001") > heading("DG012"), "{text}");
+}
+
+#[test]
+fn json_gives_the_entry() {
+    let told: Value = serde_json::from_str(&fine(&["DG012", "DG020", "-o", "json"])).unwrap();
+    let codes: Vec<&str> =
+        told.as_array().unwrap().iter().filter_map(|entry| entry["code"].as_str()).collect();
+    assert_eq!(codes, ["DG012", "DG020"]);
+    let keys: Vec<&str> = told[0].as_object().unwrap().keys().map(String::as_str).collect();
+    let fields =
+        ["code", "title", "severity", "effect", "sentence", "remedy", "why", "shows", "fix"];
+    assert_eq!(keys, fields);
+    assert_eq!((&told[0]["severity"], &told[0]["effect"]), (&"Error".into(), &"Deny".into()));
+}
+
+#[test]
+fn an_unknown_code_is_answered_with_the_nearest() {
+    fails(&["DG0012"], &["'DG0012'", "DG012", "--help"]);
+    fails(&["nonsense"], &["'nonsense'", "possible values: DG001"]);
+}
+
+#[test]
+fn it_is_either_codes_or_manifests() {
+    fails(&[], &["required", "CODE", "--file"]);
+    fails(&["DG001", "-f", "pod.yaml"], &["cannot be used with"]);
+}
+
+/// The place to look for a code: no verb of its own is needed.
+#[test]
+fn help_lists_every_code() {
+    let help = fine(&["--help"]);
+    for entry in entries() {
+        let line = format!("{}:", entry.code);
+        let listed = help.lines().find(|text| text.contains(&line)).unwrap_or_default();
+        let first = entry.title.split_whitespace().next().unwrap();
+        assert!(listed.contains(first), "{} is not in: {help}", entry.code);
+    }
+}
