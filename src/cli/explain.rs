@@ -16,7 +16,7 @@ use super::arguments::{DecidingArguments, compile};
 use super::output::{self, ERROR, TITLE, WARNING};
 use super::question::{Manifests, Question};
 use crate::decision::ask::{Ask, service_account};
-use crate::decision::finding::Code;
+use crate::decision::finding::{Code, Finding, Severity};
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::compose;
 use crate::decision::pod::{ContainerIndex, Pod, Spec};
@@ -98,6 +98,7 @@ struct Explanation {
     /// What would be granted if the policies in shadow were enforced.
     shadow_plan: Vec<Granted>,
     conflict: Vec<Objected>,
+    foresee: Vec<Foreseen>,
     patch: Vec<Value>,
     /// The paths of the patch begin at the pod, wherever that is inside the document.
     patch_relative_to: &'static str,
@@ -157,6 +158,17 @@ struct Objected {
     refuses: bool,
 }
 
+/// Step `foresee`: what would start and not work.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Foreseen {
+    code: Code,
+    severity: Severity,
+    path: String,
+    sentence: String,
+    remedy: String,
+}
+
 /// Step `answer`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -214,6 +226,7 @@ fn explain(
         plan,
         shadow_plan: shadow_plan.map(|plan| granted(&plan, &containers)).unwrap_or_default(),
         conflict: objected(&decision),
+        foresee: decision.findings.iter().map(Foreseen::of).collect(),
         patch: operations.collect::<Result<_, _>>()?,
         patch_relative_to: "pod",
         answer: Answer {
@@ -310,6 +323,18 @@ fn objected(decision: &Decision<'_>) -> Vec<Objected> {
     .collect()
 }
 
+impl Foreseen {
+    fn of(finding: &Finding) -> Self {
+        Self {
+            code: finding.code,
+            severity: finding.severity(),
+            path: finding.path.clone(),
+            sentence: finding.sentence(),
+            remedy: finding.remedy(),
+        }
+    }
+}
+
 impl Explanation {
     fn write(&self, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{TITLE}{}{TITLE:#} ({})", self.pod, self.place)?;
@@ -361,6 +386,13 @@ impl Explanation {
             format!("{weight} ({}): {}", conflict.reason, conflict.sentence)
         });
         steps.push(("conflict", conflicts.collect()));
+        let foreseen = self.foresee.iter().map(|finding| {
+            format!(
+                "{} at {}: {}; {}",
+                finding.code, finding.path, finding.sentence, finding.remedy
+            )
+        });
+        steps.push(("foresee", foreseen.collect()));
         let mut patch: Vec<String> = self.patch.iter().map(operation).collect();
         if !patch.is_empty() {
             patch.insert(0, "(paths begin at the pod)".to_owned());

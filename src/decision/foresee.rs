@@ -6,12 +6,14 @@
 mod container;
 mod pod_security;
 
+use std::collections::BTreeMap;
+
 use super::ask::Ask;
 use super::finding::{Code, Effect, Finding, Severity};
 use super::namespace::Namespace;
 use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
-use super::pod::{Container, ContainerIndex, PodSecurityContext, ProfileField, Spec};
+use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
 use super::policy::schema::Profile;
 use super::request::Request;
 
@@ -28,8 +30,13 @@ pub fn findings(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let pod = PodAfter::of(spec, plan);
+    let grants: BTreeMap<_, _> =
+        plan.containers.iter().map(|(at, grants)| (*at, grants.as_slice())).collect();
     for (at, container) in spec.all_containers() {
-        let after = ContainerAfter::of(spec, plan, asks, at, container);
+        let grants = grants.get(&at).copied().unwrap_or_default();
+        let asks = asks.iter().filter(|ask| ask.containers.binary_search(&at).is_ok()).collect();
+        let path = format!("/spec/{}/{}", at.list.field(), at.index);
+        let after = ContainerAfter { spec, container, path, grants, asks };
         container::findings(request, &pod, &after, &mut findings);
     }
     pod_findings(request, spec, plan, &mut findings);
@@ -56,6 +63,8 @@ pub fn is_said(finding: &Finding) -> bool {
 struct PodAfter<'a> {
     host_users: Option<bool>,
     runtime_class: Option<&'a str>,
+    /// The paths of the node that volumes bring, by the volume's name.
+    host_paths: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> PodAfter<'a> {
@@ -65,10 +74,14 @@ impl<'a> PodAfter<'a> {
             PodGrant::RuntimeClass(class) => Some(*class),
             _ => None,
         });
-        let named = spec.runtime_class_name.as_ref().map(|class| class.as_str());
+        let host_path = |volume: &'a Volume<'_>| {
+            Some((volume.name.as_str(), volume.host_path.as_ref()?.path.as_str()))
+        };
+        let named = spec.runtime_class_name.as_ref().map(super::pod::Text::as_str);
         Self {
             host_users: if own { Some(false) } else { spec.host_users },
             runtime_class: class.or(named).filter(|class| !class.is_empty()),
+            host_paths: spec.volumes.iter().filter_map(host_path).collect(),
         }
     }
 
@@ -88,23 +101,6 @@ struct ContainerAfter<'a> {
 }
 
 impl<'a> ContainerAfter<'a> {
-    fn of(
-        spec: &'a Spec<'_>,
-        plan: &'a Plan<'_>,
-        asks: &'a [Ask<'_>],
-        at: ContainerIndex,
-        container: &'a Container<'_>,
-    ) -> Self {
-        let grants = plan.containers.iter().find(|(place, _)| *place == at);
-        Self {
-            spec,
-            container,
-            path: format!("/spec/{}/{}", at.list.field(), at.index),
-            grants: grants.map_or(&[], |(_, grants)| grants.as_slice()),
-            asks: asks.iter().filter(|ask| ask.containers.contains(&at)).collect(),
-        }
-    }
-
     fn name(&self) -> &str {
         self.container.name.as_str()
     }
@@ -211,7 +207,8 @@ fn pod_findings(
     plan: &Plan<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    let node = spec.node_name.as_ref().map(|node| node.as_str()).filter(|node| !node.is_empty());
+    let node =
+        spec.node_name.as_ref().map(super::pod::Text::as_str).filter(|node| !node.is_empty());
     let asks_for_resource = plan.containers.iter().any(|(_, grants)| {
         grants.iter().any(|grant| matches!(grant, ContainerGrant::Resource { .. }))
     });

@@ -145,30 +145,10 @@ pub fn decide<'a>(
     let Sorted { enforced, shadowed, shadow_refused, mut objections, ignored, mut warnings } =
         sorted;
 
-    // Planned even if some asks are wrong: what stands against the others is said in the same answer.
-    let mut plan = planned(request, spec, &enforced, policies).unwrap_or_else(|found| {
-        objections.extend(found);
-        Plan::default()
-    });
-    if plan.len() > MOST {
-        objections.push(too_large(plan.len()));
-    }
-    // A Windows pod that gets nothing is told that and no more.
-    let windows = spec.is_windows() && plan.has_security_context();
-    let mut findings = Vec::new();
-    if !windows {
-        findings = foresee::findings(request, spec, &plan, &enforced, namespace);
-        findings.retain(|finding| foresee::effect(finding, &enforced) != Effect::Ignore);
-    }
-    for finding in &findings {
-        match foresee::effect(finding, &enforced) {
-            Effect::Deny => objections.push(Objection::new(Reason::Conflict, finding.to_string())),
-            Effect::Warn if foresee::is_said(finding) => {
-                warnings.extend(Warning::lines(finding.to_string()));
-            }
-            Effect::Warn | Effect::Ignore => {}
-        }
-    }
+    let mut weighed = weigh(request, spec, &enforced, policies, namespace);
+    objections.append(&mut weighed.objections);
+    warnings.append(&mut weighed.warnings);
+    let Weighed { mut plan, findings, windows, .. } = weighed;
     if let Some(refusal) = Refusal::of(objections) {
         let reason = refusal.reason();
         let verdict = Verdict::Refuse(refusal);
@@ -329,6 +309,57 @@ impl<'a> Sorted<'a> {
         }
         self.ignored.extend(objections);
     }
+}
+
+/// A plan with all that is to be said of it.
+#[derive(Default)]
+struct Weighed<'a> {
+    plan: Plan<'a>,
+    /// Whether the pod gets nothing of it, since it is for Windows.
+    windows: bool,
+    findings: Vec<Finding>,
+    objections: Vec<Objection>,
+    warnings: Vec<Warning>,
+}
+
+/// Plans the asks that are right, even beside others that are wrong: what stands against them is said in
+/// the same answer.
+fn weigh<'a>(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    asks: &[Ask<'a>],
+    policies: &PolicySet,
+    namespace: &Namespace,
+) -> Weighed<'a> {
+    let mut weighed = Weighed::default();
+    match planned(request, spec, asks, policies) {
+        Ok(plan) => weighed.plan = plan,
+        // Without a plan there is no pod to foresee anything of.
+        Err(objections) => return Weighed { objections, ..weighed },
+    }
+    if weighed.plan.len() > MOST {
+        weighed.objections.push(too_large(weighed.plan.len()));
+    }
+    // A Windows pod that gets nothing is told that and no more.
+    weighed.windows = spec.is_windows() && weighed.plan.has_security_context();
+    if weighed.windows {
+        return weighed;
+    }
+    for finding in foresee::findings(request, spec, &weighed.plan, asks, namespace) {
+        match foresee::effect(&finding, asks) {
+            Effect::Deny => {
+                let sentence = finding.to_string();
+                weighed.objections.push(Objection::new(Reason::Foreseen, sentence));
+            }
+            Effect::Ignore => continue,
+            Effect::Warn if foresee::is_said(&finding) => {
+                weighed.warnings.extend(Warning::lines(finding.to_string()));
+            }
+            Effect::Warn => {}
+        }
+        weighed.findings.push(finding);
+    }
+    weighed
 }
 
 /// The plan for some asks, or everything that stands against it.

@@ -158,9 +158,10 @@ fn policy() -> impl Strategy<Value = Value> {
                 .filter(|field| modes.values().any(|mode| mode.get(*field).is_some()))
                 .collect();
             let opens = |field: &str| ["hostUsers", "nvidiaVisibleDevices"].contains(&field);
-            let omit: Vec<&str> = match omit.contains(&"capabilities") {
-                true => omit,
-                false => omit.into_iter().filter(|field| !opens(field)).collect(),
+            let omit: Vec<&str> = if omit.contains(&"capabilities") {
+                omit
+            } else {
+                omit.into_iter().filter(|field| !opens(field)).collect()
             };
             let mut spec = json!({
                 "device": "later",

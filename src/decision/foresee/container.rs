@@ -134,12 +134,10 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
         return;
     }
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
-        let mut volumes = container.spec.volumes.iter();
-        let volume = volumes.find(|volume| volume.name == mount.name.as_str());
-        let Some(host_path) = volume.and_then(|volume| volume.host_path.as_ref()) else { continue };
-        if is_device(host_path.path.as_str()) {
+        let Some(host_path) = pod.host_paths.get(mount.name.as_str()) else { continue };
+        if is_device(host_path) {
             let path = format!("{}/volumeMounts/{index}", container.path);
-            let places = [("container", container.name()), ("path", host_path.path.as_str())];
+            let places = [("container", container.name()), ("path", *host_path)];
             findings.push(Finding::new(Code::DG017, path, places));
         }
     }

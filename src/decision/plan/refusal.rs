@@ -38,6 +38,8 @@ pub enum Reason {
     NotAllowed,
     /// The pod, or another ask, says something else where the grant needs its say.
     Conflict,
+    /// The pod would start and not work, and a policy refuses that.
+    Foreseen,
     /// The pod asks for more than one answer can hold.
     TooLarge,
     /// The cluster's version does not know a field that the grant needs.
@@ -46,7 +48,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Granted,
         Self::NotAsked,
         Self::Shadow,
@@ -63,6 +65,7 @@ impl Reason {
         Self::UnknownContainer,
         Self::NotAllowed,
         Self::Conflict,
+        Self::Foreseen,
         Self::TooLarge,
         Self::UnsupportedVersion,
     ];
@@ -86,6 +89,7 @@ impl Reason {
             Self::UnknownContainer => "UnknownContainer",
             Self::NotAllowed => "NotAllowed",
             Self::Conflict => "Conflict",
+            Self::Foreseen => "Foreseen",
             Self::TooLarge => "TooLarge",
             Self::UnsupportedVersion => "UnsupportedVersion",
         }
