@@ -148,6 +148,8 @@ impl ContainerCheck<'_, '_> {
                 }
             }
             ContainerGrant::Claim(_)
+            | ContainerGrant::Unmount(_)
+            | ContainerGrant::Unprivileged
             | ContainerGrant::Resource { .. }
             | ContainerGrant::Privileged
             | ContainerGrant::AllowPrivilegeEscalation(true) => {}
@@ -159,7 +161,7 @@ impl ContainerCheck<'_, '_> {
     fn escalation_off(&mut self, all: &[ContainerGrant<'_>]) {
         let security = &self.container.security_context;
         let name = excerpt(self.container.name.as_str());
-        if security.privileged == Some(true) {
+        if security.privileged == Some(true) && !all.contains(&ContainerGrant::Unprivileged) {
             self.findings.refuse(format!(
                 "container `{name}` is privileged, and the mode needs `allowPrivilegeEscalation: false`, which the API server refuses together; remove `privileged`"
             ));
@@ -267,7 +269,10 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
                 findings.refuse(format!("the annotation `{key}` has another value than the `{value}` that the mode needs; remove it, or ask for another mode"));
             }
         }
-        PodGrant::NodeAffinity(_) | PodGrant::RuntimeClass(_) | PodGrant::Toleration(_) => {}
+        PodGrant::RemoveVolume(_)
+        | PodGrant::NodeAffinity(_)
+        | PodGrant::RuntimeClass(_)
+        | PodGrant::Toleration(_) => {}
         PodGrant::SchedulingGate(gate) => {
             if spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty()) {
                 findings.refuse(format!("`spec.nodeName` is set, and the mode needs the scheduling gate `{gate}`; the API server refuses the two together: remove `nodeName`"));

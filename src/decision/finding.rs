@@ -58,6 +58,12 @@ pub enum Code {
     DG019,
     /// A shared mount in a container that is not privileged.
     DG020,
+    /// The old shape, replaced by the grant.
+    DG021,
+    /// The old shape, which stays.
+    DG022,
+    /// The old shape, which a policy refuses.
+    DG023,
 }
 
 /// How bad a finding is.

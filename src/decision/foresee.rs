@@ -28,7 +28,7 @@ pub fn findings(
     asks: &[Ask<'_>],
     namespace: &Namespace,
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = plan.legacy.clone();
     let pod = PodAfter::of(spec, plan);
     let grants: BTreeMap<_, _> =
         plan.containers.iter().map(|(at, grants)| (*at, grants.as_slice())).collect();
@@ -106,7 +106,8 @@ impl<'a> ContainerAfter<'a> {
     }
 
     fn is_privileged(&self) -> bool {
-        self.container.security_context.privileged == Some(true)
+        let own = self.container.security_context.privileged == Some(true);
+        (own && !self.grants.contains(&ContainerGrant::Unprivileged))
             || self.grants.contains(&ContainerGrant::Privileged)
     }
 

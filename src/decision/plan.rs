@@ -5,6 +5,7 @@
 
 pub mod accelerator;
 mod compose;
+mod legacy;
 pub mod refusal;
 
 pub use compose::compose;
@@ -14,6 +15,7 @@ pub use refusal::{Objection, Reason, Refusal};
 use std::fmt;
 
 use super::annotation::{Stamp, StampedGrant};
+use super::finding::Finding;
 use super::pod::ContainerIndex;
 use super::policy::schema::{
     HostPath, NodeRequirement, Profile, ResourceClaim, Toleration, Volume,
@@ -40,6 +42,8 @@ pub struct Plan<'p> {
     pub granted: Vec<StampedGrant>,
     /// What the person is told.
     pub warnings: Vec<Warning>,
+    /// What is to be said of the old shape, in the order of the pod.
+    pub legacy: Vec<Finding>,
 }
 
 impl Plan<'_> {
@@ -109,6 +113,10 @@ pub enum ContainerGrant<'p> {
     },
     /// `NVIDIA_VISIBLE_DEVICES=void`, unless the container says `none` itself.
     NvidiaVoid,
+    /// A mount of the old shape goes: the one at this place of the container's own.
+    Unmount(usize),
+    /// `privileged` goes.
+    Unprivileged,
     /// A mount of a volume that the pod is granted.
     Mount {
         /// The volume.
@@ -158,6 +166,8 @@ impl fmt::Display for ContainerGrant<'_> {
                 write!(formatter, "environment {}=void", accelerator::NVIDIA_VISIBLE_DEVICES)
             }
             Self::Mount { volume, path } => write!(formatter, "mount of {volume} at {path}"),
+            Self::Unmount(index) => write!(formatter, "volumeMounts[{index}] goes"),
+            Self::Unprivileged => write!(formatter, "privileged goes"),
         }
     }
 }
@@ -167,6 +177,8 @@ impl fmt::Display for ContainerGrant<'_> {
 pub enum PodGrant<'p> {
     /// An empty directory.
     Volume(&'p Volume),
+    /// A volume of the old shape goes: the one at this place of the pod's own.
+    RemoveVolume(usize),
     /// A device of the node, for the privileged hatch.
     HostPathVolume {
         /// The volume's name.
@@ -207,6 +219,7 @@ impl fmt::Display for PodGrant<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Volume(volume) => write!(formatter, "volume {} (emptyDir)", volume.name),
+            Self::RemoveVolume(index) => write!(formatter, "volumes[{index}] goes"),
             Self::HostPathVolume { name, host_path } => {
                 write!(formatter, "volume {name} (hostPath {})", host_path.path)
             }

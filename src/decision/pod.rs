@@ -276,6 +276,10 @@ pub struct VolumeMount<'a> {
     pub mount_path: Text<'a>,
     #[serde(borrow)]
     pub mount_propagation: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub sub_path: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub sub_path_expr: Option<Text<'a>>,
 }
 
 /// A volume of the pod.

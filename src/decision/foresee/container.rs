@@ -122,8 +122,7 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
     if pod.is_gvisor() && container.has_gpu() {
         findings.push(Finding::new(Code::DG011, "/spec/runtimeClassName", name));
     }
-    let own = container.container.security_context.privileged == Some(true);
-    if own
+    if container.is_privileged()
         && !container.grants.is_empty()
         && !container.grants.contains(&ContainerGrant::Privileged)
     {
@@ -134,6 +133,9 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
         return;
     }
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
+        if container.grants.contains(&ContainerGrant::Unmount(index)) {
+            continue;
+        }
         let Some(host_path) = pod.host_paths.get(mount.name.as_str()) else { continue };
         if is_device(host_path) {
             let path = format!("{}/volumeMounts/{index}", container.path);

@@ -50,6 +50,12 @@ impl<'t, 'a> Target<'t, 'a> {
             ContainerGrant::Claim(claim) => self.claim(claim),
             ContainerGrant::Environment { name, value } => self.environment(name, value, &[value]),
             ContainerGrant::Mount { volume, path } => self.mount(&volume.to_string(), path),
+            ContainerGrant::Unmount(index) => {
+                self.draft.remove(&self.path.key("volumeMounts").index(index))
+            }
+            ContainerGrant::Unprivileged => {
+                self.draft.remove(&self.path.key("securityContext").key("privileged"))
+            }
             ContainerGrant::NvidiaVoid => {
                 self.environment(NVIDIA_VISIBLE_DEVICES, "void", &["void", "none"])
             }

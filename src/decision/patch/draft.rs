@@ -163,20 +163,22 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Takes away a key that is there.
+    /// Takes away a key or an item that is there. Of several items of a list the last one goes first, or
+    /// the others would move.
     pub fn remove(&mut self, path: &Path<'_>) -> Result<(), DraftError> {
         let missing = || DraftError::Missing(describe(path));
-        let (Some(Step::Key(key)), parent) =
-            (path.0.last(), path.0.split_last().map(|(_, parent)| parent))
-        else {
-            return Err(missing());
-        };
-        let parent = Path(parent.unwrap_or_default().to_vec());
-        let Some(Node::Object(entries)) = self.node(&parent)? else {
-            return Err(missing());
-        };
-        let position = entries.iter().position(|(name, _)| name == key).ok_or_else(missing)?;
-        entries.remove(position);
+        let (last, parent) = path.0.split_last().ok_or_else(missing)?;
+        let parent = Path(parent.to_vec());
+        match (self.node(&parent)?, last) {
+            (Some(Node::Object(entries)), Step::Key(key)) => {
+                let position = entries.iter().position(|(name, _)| name == key);
+                entries.remove(position.ok_or_else(missing)?);
+            }
+            (Some(Node::List(items)), Step::Index(index)) if *index < items.len() => {
+                items.remove(*index);
+            }
+            _ => return Err(missing()),
+        }
         self.operations.push(PatchOperation::Remove(RemoveOperation { path: path.pointer() }));
         Ok(())
     }
@@ -414,10 +416,18 @@ mod tests {
     #[test]
     fn what_is_there_can_be_removed() {
         check(
-            r#"{"a":{"x":1,"y":2}}"#,
-            &json!({"a": {"y": 2}}),
-            &json!([{"op": "remove", "path": "/a/x"}]),
-            |draft| draft.remove(&Path::of(&["a", "x"])),
+            r#"{"a":{"x":1,"y":[1,2,3]}}"#,
+            &json!({"a": {"y": [2]}}),
+            &json!([
+                {"op": "remove", "path": "/a/x"},
+                {"op": "remove", "path": "/a/y/2"},
+                {"op": "remove", "path": "/a/y/0"},
+            ]),
+            |draft| {
+                draft.remove(&Path::of(&["a", "x"]))?;
+                draft.remove(&Path::of(&["a", "y"]).index(2))?;
+                draft.remove(&Path::of(&["a", "y"]).index(0))
+            },
         );
     }
 
@@ -427,6 +437,7 @@ mod tests {
             serde_json::from_str(r#"{"a":"text","list":[],"b":{"x":1,"x":2}}"#).unwrap();
         let mut draft = Draft::new(raw);
         assert!(draft.remove(&Path::of(&["none"])).is_err());
+        assert!(draft.remove(&Path::of(&["list"]).index(0)).is_err());
         assert!(draft.set(&Path::of(&["a", "b"]), 1.into()).is_err());
         assert!(draft.set(&Path::of(&["list"]).index(0).key("x"), 1.into()).is_err());
         assert!(draft.append(&Path::of(&["b", "x"]), 1.into()).is_err());

@@ -65,6 +65,7 @@ pub(super) fn apply(
                     json!({ "name": claim.name, "resourceClaimTemplateName": template }),
                 )?;
             }
+            PodGrant::RemoveVolume(index) => draft.remove(&field("volumes").index(index))?,
             PodGrant::OwnUserNamespace if spec.host_users != Some(false) => {
                 draft.set(&field("hostUsers"), false.into())?;
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, is_gpu};
-use super::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName};
+use super::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, legacy};
 use crate::decision::annotation::StampedGrant;
 use crate::decision::ask::Ask;
 use crate::decision::pod::{ContainerIndex, Spec};
@@ -29,7 +29,12 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
             continue;
         }
         let name = container.name.as_str();
-        let grants = container_grants(spec, at, name, &here, &mut objections);
+        let mut grants = container_grants(spec, at, name, &here, &mut objections);
+        let here: Vec<&Ask<'p>> = here.iter().map(|share| share.ask).collect();
+        if let Some(rewrite) = legacy::rewrite(spec, at, container, &here) {
+            grants.extend(rewrite.grants);
+            plan.legacy.extend(rewrite.findings);
+        }
         mounted.extend(grants.iter().filter_map(|grant| match grant {
             ContainerGrant::Mount { volume, .. } => Some(volume.to_string()),
             _ => None,
@@ -37,6 +42,7 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
         plan.containers.push((at, grants));
     }
     plan.pod = pod_grants(&asks, runtime_class, &mounted, &mut objections);
+    plan.pod.extend(legacy::volumes(spec, &plan.containers));
     if objections.is_empty() { Ok(plan) } else { Err(objections) }
 }
 

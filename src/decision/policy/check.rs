@@ -103,6 +103,9 @@ impl Check<'_> {
         for (index, resource) in spec.carried_by.iter().enumerate() {
             self.resource_name(&at.key("carriedBy").index(index), resource);
         }
+        if let Some(legacy) = &spec.legacy {
+            self.legacy(&at.key("legacy").key("hostPaths"), &legacy.host_paths);
+        }
         for code in spec.conflicts.keys() {
             let place = at.key("conflicts").key_of(code);
             let codes: Vec<String> = entries().iter().map(|entry| entry.code.to_string()).collect();
@@ -170,6 +173,31 @@ impl Check<'_> {
         };
         if spec.count.max > 1 && !spec.modes.values().any(requested) {
             self.error(at, "`count.max` is more than 1, and no mode has a resource with `count: Requested`", "no mode would heed the count", "write `count: Requested` beside the resource that is counted, or leave `count` out");
+        }
+    }
+
+    fn legacy(&mut self, at: &Place, paths: &[String]) {
+        if paths.is_empty() {
+            self.error(
+                at,
+                "`hostPaths` is empty, so that no pod has the old shape",
+                "no paths",
+                "name the device on the node, such as `/dev/fuse`, or leave `legacy` out",
+            );
+        }
+        for (index, path) in paths.iter().enumerate() {
+            let place = at.index(index);
+            self.absolute_path(&place, path);
+            let (_, inner) = path.split_at_checked(1).unwrap_or_default();
+            let star = inner.strip_suffix('*').unwrap_or(inner);
+            if !path.starts_with("/dev/") || star.contains('*') || path.ends_with("/*") {
+                self.error(
+                    &place,
+                    format!("`{path}` is no device"),
+                    "not one below `/dev`",
+                    "as in `/dev/fuse` or `/dev/nvidia*`: below `/dev`, with a `*` at the end of a name only",
+                );
+            }
         }
     }
 

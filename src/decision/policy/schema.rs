@@ -79,6 +79,9 @@ pub struct Spec {
     /// this device are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carried_by: Vec<String>,
+    /// The shape that this device replaces: what pods say today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<Legacy>,
     /// What becomes of a pod with one of these findings, where the answer is to be another than the
     /// usual one. `devgrant explain DG001` says what each is about.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -499,6 +502,35 @@ pub struct Mount {
     pub name: String,
     /// An absolute path in the container.
     pub mount_path: String,
+}
+
+/// The shape that a device replaces: `privileged` and a hostPath of the device, in a pod that asks for
+/// the device.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Legacy {
+    /// The device on the node, by its paths; the last part of a path may end in `*`.
+    pub host_paths: Vec<String>,
+    /// Whether `privileged` goes with it, where it visibly serves nothing else.
+    #[serde(default)]
+    pub privileged: bool,
+    /// What happens to a container of that shape that is granted the device.
+    #[serde(default)]
+    pub action: LegacyAction,
+}
+
+/// What happens to a container of the old shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+pub enum LegacyAction {
+    /// The pod is refused.
+    Deny,
+    /// Nothing, and nothing is said.
+    Ignore,
+    /// The hostPath, its mounts and `privileged` go.
+    #[default]
+    Rewrite,
+    /// It stays as it is, with a warning.
+    Warn,
 }
 
 /// What a RuntimeClass makes unnecessary.

@@ -1,0 +1,267 @@
+//! The legacy rewrite: `privileged` and a hostPath give way to the grant.
+//!
+//! A container is rewritten as a whole or not at all. It keeps what it has where `privileged` visibly
+//! serves something else, or where what it sees would not be at the same place: nothing is widened, and
+//! nothing is taken that the grant does not bring.
+
+use super::{ContainerGrant, PodGrant};
+use crate::decision::ask::Ask;
+use crate::decision::finding::{Code, Finding};
+use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
+use crate::decision::policy::schema::{Legacy, LegacyAction};
+
+/// Folders below `/dev` that hold no devices of their own, and devices that every container has.
+const HARMLESS: &[&str] = &[
+    "full",
+    "hugepages",
+    "log",
+    "mqueue",
+    "null",
+    "ptmx",
+    "pts",
+    "random",
+    "shm",
+    "tty",
+    "urandom",
+    "zero",
+];
+
+/// What becomes of the old shape in one container.
+pub(super) struct Rewrite<'p> {
+    /// What goes.
+    pub(super) grants: Vec<ContainerGrant<'p>>,
+    /// What is said.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Looks for the old shape of the devices that a container is granted.
+pub(super) fn rewrite<'p>(
+    spec: &Spec<'_>,
+    at: ContainerIndex,
+    container: &Container<'_>,
+    asks: &[&Ask<'_>],
+) -> Option<Rewrite<'p>> {
+    // The hatch asks for the old shape.
+    let asked: Vec<&Legacy> = asks
+        .iter()
+        .filter(|ask| !ask.mode.privileged)
+        .filter_map(|ask| ask.policy.spec().legacy.as_ref())
+        .filter(|legacy| legacy.action != LegacyAction::Ignore)
+        .collect();
+    let uses: Vec<(usize, Use)> = container
+        .volume_mounts
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| (index, use_of(spec, mount, &asked)))
+        .collect();
+    let of_device: Vec<(usize, &str)> = uses
+        .iter()
+        .filter_map(|(index, host)| match host {
+            Use::Device(path) | Use::AllDevices(path) => Some((*index, path.as_str())),
+            _ => None,
+        })
+        .collect();
+    let (_, first) = of_device.first().copied()?;
+
+    let place = format!("/spec/{}/{}", at.list.field(), at.index);
+    let name = container.name.as_str();
+    let is_privileged = container.security_context.privileged == Some(true);
+    let said = |code, why: &str| Rewrite {
+        grants: Vec::new(),
+        findings: vec![Finding::new(
+            code,
+            place.clone(),
+            [("container", name), ("path", first), ("why", why)],
+        )],
+    };
+    if asked.iter().any(|legacy| legacy.action == LegacyAction::Deny) {
+        return Some(said(Code::DG023, ""));
+    }
+    if asked.iter().any(|legacy| legacy.action == LegacyAction::Warn) {
+        return Some(said(Code::DG022, "the policy only warns of it"));
+    }
+    let unprivileged = is_privileged && asked.iter().all(|legacy| legacy.privileged);
+    if is_privileged && !unprivileged {
+        return Some(said(Code::DG022, "the policy leaves `privileged` alone"));
+    }
+    if let Some(why) = serves_else(spec, container, &uses, is_privileged) {
+        return Some(said(Code::DG022, &why));
+    }
+
+    let mut grants: Vec<ContainerGrant<'p>> =
+        of_device.iter().rev().map(|(index, _)| ContainerGrant::Unmount(*index)).collect();
+    if unprivileged {
+        grants.push(ContainerGrant::Unprivileged);
+    }
+    let what = match (uses.iter().any(|(_, host)| matches!(host, Use::AllDevices(_))), unprivileged)
+    {
+        (true, _) => "other devices that it used from there are gone",
+        (false, true) => "`privileged` goes too",
+        (false, false) => "an unprivileged container could not open it",
+    };
+    let mut rewrite = said(Code::DG021, what);
+    rewrite.grants = grants;
+    Some(rewrite)
+}
+
+/// The volumes of the old shape that no mount is left for, the last one first.
+pub(super) fn volumes<'p>(
+    spec: &Spec<'_>,
+    containers: &[(ContainerIndex, Vec<ContainerGrant<'_>>)],
+) -> Vec<PodGrant<'p>> {
+    let unmounted = |at: ContainerIndex, index: usize| {
+        containers
+            .iter()
+            .any(|(place, grants)| *place == at && grants.contains(&ContainerGrant::Unmount(index)))
+    };
+    let mut freed = Vec::new();
+    let mut held = Vec::new();
+    for (at, container) in spec.all_containers() {
+        for (index, mount) in container.volume_mounts.iter().enumerate() {
+            let names = if unmounted(at, index) { &mut freed } else { &mut held };
+            names.push(mount.name.as_str());
+        }
+    }
+    if freed.is_empty() {
+        return Vec::new();
+    }
+    let goes = |name: &str| freed.contains(&name) && !held.contains(&name);
+    let volumes = spec.volumes.iter().enumerate().rev();
+    volumes
+        .filter(|(_, volume)| goes(volume.name.as_str()))
+        .map(|(index, _)| PodGrant::RemoveVolume(index))
+        .collect()
+}
+
+/// What a mount brings from the node.
+enum Use {
+    /// Nothing, or data.
+    Other,
+    /// A device that is asked for, at its own path.
+    Device(String),
+    /// All of `/dev`, at `/dev`.
+    AllDevices(String),
+    /// Something for which the container may need to be as it is; in words.
+    Else(String),
+}
+
+fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[&Legacy]) -> Use {
+    let mut volumes = spec.volumes.iter();
+    let volume = volumes.find(|volume| volume.name == mount.name.as_str());
+    let Some(host_path) = volume.and_then(|volume| volume.host_path.as_ref()) else {
+        return Use::Other;
+    };
+    let mut path = parts(host_path.path.as_str());
+    path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
+    let shown = format!("/{}", path.join("/"));
+    if mount.sub_path_expr.as_ref().is_some_and(|expr| !expr.as_str().is_empty())
+        && path.first() == Some(&"dev")
+    {
+        return Use::Else(format!("`{shown}` is mounted by a `subPathExpr`"));
+    }
+    let inside = parts(mount.mount_path.as_str());
+    let is_asked =
+        asked.iter().flat_map(|legacy| &legacy.host_paths).any(|device| is_device(&path, device));
+    match path.as_slice() {
+        [] => Use::Else("the node's `/` is mounted".to_owned()),
+        ["dev"] if inside == ["dev"] => Use::AllDevices(shown),
+        _ if is_asked && inside == path => Use::Device(shown),
+        ["dev"] => Use::Else(format!("the node's `/dev` is mounted at `/{}`", inside.join("/"))),
+        _ if is_asked => Use::Else(format!("`{shown}` is mounted at `/{}`", inside.join("/"))),
+        ["dev", folder, ..] if HARMLESS.contains(folder) => Use::Other,
+        ["dev", ..] => {
+            Use::Else(format!("`{shown}` is a device of the node that is not asked for"))
+        }
+        ["sys" | "proc", ..] => Use::Else(format!("the node's `{shown}` is mounted")),
+        _ => Use::Other,
+    }
+}
+
+/// What `privileged`, or the mount, visibly serves beside the devices; `None` if nothing.
+fn serves_else(
+    spec: &Spec<'_>,
+    container: &Container<'_>,
+    uses: &[(usize, Use)],
+    is_privileged: bool,
+) -> Option<String> {
+    // A device plugin has exactly the old shape, and would ask for what only it can offer.
+    let plugin =
+        spec.volumes.iter().filter_map(|volume| volume.host_path.as_ref()).find(|host_path| {
+            let parts = parts(host_path.path.as_str());
+            parts.iter().any(|part| ["device-plugins", "plugins_registry"].contains(part))
+        });
+    if let Some(host_path) = plugin {
+        return Some(format!("`{}` is mounted: this is a plugin of the kubelet", host_path.path));
+    }
+    // In Kata's guest the hostPath is the guest's own device.
+    let class =
+        spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str).unwrap_or_default();
+    if class.starts_with("kata") {
+        return Some(format!("the RuntimeClass `{class}` runs it in a guest of its own"));
+    }
+    let other = uses.iter().find_map(|(_, host)| match host {
+        Use::Else(why) => Some(why.clone()),
+        _ => None,
+    });
+    if other.is_some() || !is_privileged {
+        return other;
+    }
+    let hosts = [
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+        ("hostNetwork", spec.host_network),
+    ];
+    if let Some((field, _)) = hosts.iter().find(|(_, value)| *value == Some(true)) {
+        return Some(format!("the pod has `{field}: true`"));
+    }
+    let mut mounts = container.volume_mounts.iter();
+    let shared = mounts.find(|mount| {
+        mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional")
+    });
+    shared.map(|mount| {
+        format!("`{}` is mounted `Bidirectional`, which needs `privileged`", mount.name)
+    })
+}
+
+/// Whether a path of the node is a device of a policy, or inside of one that is a folder. By parts, never
+/// by substring: `/dev/fuse-data` is not `/dev/fuse`.
+fn is_device(path: &[&str], device: &str) -> bool {
+    let device = parts(device);
+    let Some((last, folder)) = device.split_last() else { return false };
+    let Some((below, at)) = path.split_at_checked(folder.len()) else { return false };
+    let Some(name) = at.first() else { return false };
+    below == folder && last.strip_suffix('*').map_or(name == last, |start| name.starts_with(start))
+}
+
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_match_by_the_parts_of_their_path() {
+        for (path, device) in [
+            ("/dev/fuse", "/dev/fuse"),
+            ("//dev//fuse/", "/dev/fuse"),
+            ("/dev/./fuse", "/dev/fuse"),
+            ("/dev/nvidia0", "/dev/nvidia*"),
+            ("/dev/nvidia-caps/nvidia-cap1", "/dev/nvidia*"),
+            ("/dev/infiniband/uverbs0", "/dev/infiniband"),
+        ] {
+            assert!(is_device(&parts(path), device), "{path} {device}");
+        }
+        for (path, device) in [
+            ("/dev/fuse-data", "/dev/fuse"),
+            ("/srv/dev/fuse", "/dev/fuse"),
+            ("/dev", "/dev/fuse"),
+            ("/", "/dev/fuse"),
+            ("/var/lib/plugins/fuse-fs", "/dev/fuse"),
+            ("/dev/nvme0", "/dev/nvidia*"),
+        ] {
+            assert!(!is_device(&parts(path), device), "{path} {device}");
+        }
+    }
+}
