@@ -141,6 +141,9 @@ pub fn entries() -> &'static [Entry] {
     &ENTRIES
 }
 
+/// Places that are filled with our words, not with the pod's.
+const OUR_WORDS: &[&str] = &["check", "modes", "why"];
+
 /// One finding in one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -158,7 +161,12 @@ impl Finding {
         path: impl Into<String>,
         places: [(&'static str, &str); N],
     ) -> Self {
-        let places = places.into_iter().map(|(name, word)| (name, excerpt(word))).collect();
+        let places = places.into_iter().map(|(name, word)| {
+            // Ours are sentences, in which the pod's own words are cut already.
+            let is_ours = OUR_WORDS.contains(&name);
+            (name, if is_ours { word.to_owned() } else { excerpt(word) })
+        });
+        let places = places.collect();
         Self { code, path: path.into(), places }
     }
 

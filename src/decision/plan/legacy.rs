@@ -9,6 +9,7 @@ use crate::decision::ask::Ask;
 use crate::decision::finding::{Code, Finding};
 use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
 use crate::decision::policy::schema::{Legacy, LegacyAction};
+use crate::decision::spelling::excerpt;
 
 /// Folders below `/dev` that hold no devices of their own, and devices that every container has.
 const HARMLESS: &[&str] = &[
@@ -61,7 +62,10 @@ pub(super) fn rewrite<'p>(
             _ => None,
         })
         .collect();
-    let (_, first) = of_device.first().copied()?;
+    let first = uses.iter().find_map(|(_, host)| match host {
+        Use::Device(path) | Use::AllDevices(path) | Use::Moved(path, _) => Some(path.as_str()),
+        _ => None,
+    })?;
 
     let place = format!("/spec/{}/{}", at.list.field(), at.index);
     let name = container.name.as_str();
@@ -141,6 +145,8 @@ enum Use {
     Device(String),
     /// All of `/dev`, at `/dev`.
     AllDevices(String),
+    /// A device that is asked for, or all of `/dev`, at another path; and at which, in words.
+    Moved(String, String),
     /// Something for which the container may need to be as it is; in words.
     Else(String),
 }
@@ -153,21 +159,26 @@ fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[&Legacy]) -> Use {
     };
     let mut path = parts(host_path.path.as_str());
     path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
-    let shown = format!("/{}", path.join("/"));
+    let shown = excerpt(&format!("/{}", path.join("/")));
     if mount.sub_path_expr.as_ref().is_some_and(|expr| !expr.as_str().is_empty())
         && path.first() == Some(&"dev")
     {
-        return Use::Else(format!("`{shown}` is mounted by a `subPathExpr`"));
+        let why = "a `subPathExpr` says only at run time what is mounted".to_owned();
+        return Use::Moved(shown, why);
     }
     let inside = parts(mount.mount_path.as_str());
     let is_asked =
         asked.iter().flat_map(|legacy| &legacy.host_paths).any(|device| is_device(&path, device));
+    let elsewhere = || {
+        let inside = excerpt(&format!("/{}", inside.join("/")));
+        format!("it is mounted at `{inside}`, where the program may look for it")
+    };
     match path.as_slice() {
         [] => Use::Else("the node's `/` is mounted".to_owned()),
         ["dev"] if inside == ["dev"] => Use::AllDevices(shown),
         _ if is_asked && inside == path => Use::Device(shown),
-        ["dev"] => Use::Else(format!("the node's `/dev` is mounted at `/{}`", inside.join("/"))),
-        _ if is_asked => Use::Else(format!("`{shown}` is mounted at `/{}`", inside.join("/"))),
+        ["dev"] => Use::Moved(shown, elsewhere()),
+        _ if is_asked => Use::Moved(shown, elsewhere()),
         ["dev", folder, ..] if HARMLESS.contains(folder) => Use::Other,
         ["dev", ..] => {
             Use::Else(format!("`{shown}` is a device of the node that is not asked for"))
@@ -191,16 +202,18 @@ fn serves_else(
             parts.iter().any(|part| ["device-plugins", "plugins_registry"].contains(part))
         });
     if let Some(host_path) = plugin {
-        return Some(format!("`{}` is mounted: this is a plugin of the kubelet", host_path.path));
+        let path = excerpt(host_path.path.as_str());
+        return Some(format!("`{path}` is mounted: this is a plugin of the kubelet"));
     }
     // In Kata's guest the hostPath is the guest's own device.
     let class =
         spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str).unwrap_or_default();
     if class.starts_with("kata") {
+        let class = excerpt(class);
         return Some(format!("the RuntimeClass `{class}` runs it in a guest of its own"));
     }
     let other = uses.iter().find_map(|(_, host)| match host {
-        Use::Else(why) => Some(why.clone()),
+        Use::Else(why) | Use::Moved(_, why) => Some(why.clone()),
         _ => None,
     });
     if other.is_some() || !is_privileged {
@@ -219,7 +232,8 @@ fn serves_else(
         mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional")
     });
     shared.map(|mount| {
-        format!("`{}` is mounted `Bidirectional`, which needs `privileged`", mount.name)
+        let name = excerpt(mount.name.as_str());
+        format!("`{name}` is mounted `Bidirectional`, which needs `privileged`")
     })
 }
 
