@@ -1,7 +1,8 @@
 //! The shell around [`PolicySet::compile`](crate::decision::PolicySet::compile): policy files from
 //! folders, or the shipped ones.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::decision::PolicySource;
@@ -50,6 +51,12 @@ pub enum Error {
     Empty {
         /// The folder.
         folder: PathBuf,
+    },
+    /// A file is a pipe, a socket or a device, which may never end, or never begin.
+    #[error("the policy file {} is no regular file; put a file there, or a link to one", file.display())]
+    NotFile {
+        /// The file.
+        file: PathBuf,
     },
     /// A file was named where a folder is meant.
     #[error("the policy folder {} is a file; name the folder that it is in", folder.display())]
@@ -124,19 +131,32 @@ fn read_folder(folder: &Path) -> Result<Vec<PolicySource>, Error> {
     files.sort();
     let mut sources = Vec::new();
     for file in files {
-        // Links are followed: in a ConfigMap mount every file is one, into `..data`.
         let unreadable = |source| Error::UnreadableFile { file: file.clone(), source };
+        // Links are followed: in a ConfigMap mount every file is one, into `..data`. Asked before it
+        // is opened, since to open a pipe waits for whoever writes.
         let metadata = std::fs::metadata(&file).map_err(unreadable)?;
         if metadata.is_dir() {
             continue;
         }
-        if metadata.len() > FILE_LIMIT {
-            return Err(Error::TooLarge { file });
+        if !metadata.is_file() {
+            return Err(Error::NotFile { file });
         }
-        let text = std::fs::read_to_string(&file).map_err(unreadable)?;
+        let Some(bytes) = read_limited(&file).map_err(unreadable)? else {
+            return Err(Error::TooLarge { file });
+        };
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         sources.push(PolicySource { file: file.display().to_string(), text });
     }
     Ok(sources)
+}
+
+/// The bytes of a file, or `None` if there are too many. What is read is counted, not what the file
+/// system says: of a file that grows, or is made while it is read, that is anything.
+fn read_limited(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = File::open(file)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    Ok((read as u64 <= FILE_LIMIT).then_some(bytes))
 }
 
 /// Whether a file of this name is a policy. Not one: hidden files, among them the `..data` and
@@ -201,6 +221,46 @@ mod tests {
         let sources = read(&location(folder.path())).unwrap();
         assert_eq!(sources.len(), 1);
         assert_eq!(sources[0].text, "text");
+    }
+
+    /// In a thread, since what is held here is that reading comes to an end.
+    #[cfg(unix)]
+    #[test]
+    fn refuses_what_may_never_end() {
+        let pipe = folder(&[]);
+        let made = std::process::Command::new("mkfifo").arg(pipe.path().join("fuse.yaml")).status();
+        assert!(made.unwrap().success());
+        let zero = folder(&[]);
+        std::os::unix::fs::symlink("/dev/zero", zero.path().join("fuse.yaml")).unwrap();
+        for folder in [pipe, zero] {
+            let (answer, answered) = std::sync::mpsc::channel();
+            let location = location(folder.path());
+            std::thread::spawn(move || answer.send(read(&location)));
+            let read = answered.recv_timeout(std::time::Duration::from_mins(1)).unwrap();
+            assert!(matches!(read, Err(Error::NotFile { .. })), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_file_may_be_as_long_as_the_limit() {
+        let folder = folder(&[]);
+        let limit = usize::try_from(FILE_LIMIT).unwrap();
+        let file = folder.path().join("fuse.yaml");
+        std::fs::write(&file, "#".repeat(limit)).unwrap();
+        assert_eq!(read(&location(folder.path())).unwrap()[0].text.len(), limit);
+        // The limit is in the middle of the last letter.
+        std::fs::write(&file, "#".repeat(limit) + "é").unwrap();
+        assert!(matches!(read(&location(folder.path())), Err(Error::TooLarge { .. })));
+        std::fs::write(&file, [0xff]).unwrap();
+        assert!(matches!(read(&location(folder.path())), Err(Error::UnreadableFile { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_read_is_counted_and_not_what_the_file_system_says() {
+        let endless = Path::new("/dev/zero");
+        assert_eq!(std::fs::metadata(endless).unwrap().len(), 0);
+        assert!(read_limited(endless).unwrap().is_none());
     }
 
     #[test]
