@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ impl Serving {
             .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .arg("--ca-out")
             .arg(&ca)
+            .env("TMPDIR", folder)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -167,6 +169,21 @@ fn a_log_that_nobody_reads_any_more_stops_nothing() {
         assert_eq!(serving.post(&review).0, 200);
     }
     assert!(serving.stop().success());
+}
+
+#[test]
+fn what_is_written_for_pasting_can_be_changed_by_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path());
+    let scratch = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.join("review.json").exists())
+        .unwrap();
+    let mode = fs::metadata(scratch).unwrap().permissions().mode() & 0o777;
+    // Before it is judged: a server that is left behind keeps whoever reads our output waiting.
+    assert!(serving.stop().success());
+    assert_eq!(mode, 0o700);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `serve`: the webhook.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,8 +165,10 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     }
     .bind()
     .await?;
-    // Lives as long as the server: what it prints for pasting stays there until the end.
-    let scratch = tempfile::Builder::new().prefix("devgrant-").tempdir();
+    // Lives as long as the server: what it prints for pasting stays there until the end. Nobody else
+    // gets in: who may write there could have the pasted line trust another authority.
+    let owner_only = std::fs::Permissions::from_mode(0o700);
+    let scratch = tempfile::Builder::new().prefix("devgrant-").permissions(owner_only).tempdir();
     let scratch = scratch.context("cannot make a folder for the CA certificate (TMPDIR)")?;
     notes.print(&bound, scratch.path())?;
     bound.run(shutdown).await?;
