@@ -195,10 +195,15 @@ impl Merged {
 
     fn server(&self) -> Result<ServerConfig, Error> {
         let typed = &self.typed;
+        let listen = self.address("listen", typed.listen.as_deref())?;
+        let standalone = typed.standalone.unwrap_or(false);
+        if standalone && typed.namespace_labels.is_none() {
+            self.value("listen", only_here(listen))?;
+        }
         Ok(ServerConfig {
-            listen: self.address("listen", typed.listen.as_deref())?,
+            listen,
             health: self.address("health", typed.health.as_deref())?,
-            standalone: typed.standalone.unwrap_or(false),
+            standalone,
             certificate: self.certificate()?,
             limits: self.limits()?,
         })
@@ -281,6 +286,18 @@ fn not_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
         return Err("nothing would get through a limit of 0; write more".to_owned());
     }
     Ok(value)
+}
+
+/// An address that only this machine reaches. Without a cluster every namespace is taken to have opted
+/// in unless somebody says otherwise; that is for trying it, and no answer to give to an API server.
+fn only_here(address: SocketAddr) -> Result<(), String> {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(format!(
+        "{address} is reached from other machines, and --standalone would take every namespace as \
+         opted in; say with --namespace-labels what labels they have, or listen on 127.0.0.1"
+    ))
 }
 
 /// A DNS-1123 subdomain, as the prefix of an annotation must be.
@@ -465,6 +482,50 @@ mod tests {
                 .to_string();
             assert!(error.contains(expected), "{error}\nshould contain: {expected}");
         }
+    }
+
+    #[test]
+    fn beyond_this_machine_namespaces_are_not_taken_as_opted_in_unasked() {
+        let refused = |file, environment: &[_], flags| {
+            merged(file, environment, flags).unwrap().config().err().map(|error| error.to_string())
+        };
+        let listening = |address: &str| Typed {
+            standalone: Some(true),
+            listen: Some(address.to_owned()),
+            ..Typed::default()
+        };
+        for (file, environment, flags, place) in [
+            (None, &[][..], listening("0.0.0.0:8443"), "flag --listen: 0.0.0.0:8443 is"),
+            (None, &[], listening("[::]:8443"), "flag --listen: [::]:8443 is"),
+            (
+                Some("standalone: true\n"),
+                &[("DEVGRANT_LISTEN", "10.0.0.1:8443")],
+                Typed::default(),
+                "variable DEVGRANT_LISTEN: 10.0.0.1:8443 is",
+            ),
+            (
+                Some("standalone: true\nlisten: 0.0.0.0:8443\n"),
+                &[],
+                Typed::default(),
+                "devgrant.yaml: key `listen`: 0.0.0.0:8443 is",
+            ),
+        ] {
+            let error = refused(file, environment, flags).unwrap();
+            assert!(error.contains(place), "{error}\nshould contain: {place}");
+            assert!(error.contains("--namespace-labels"), "{error}");
+        }
+        for here in ["127.0.0.1:8443", "127.9.9.9:8443", "[::1]:8443", "[::ffff:127.0.0.1]:8443"] {
+            assert_eq!(refused(None, &[], listening(here)), None, "{here}");
+        }
+        let labels = Some("team=data".parse().unwrap());
+        let said = Typed { namespace_labels: labels, ..listening("0.0.0.0:8443") };
+        assert_eq!(refused(None, &[], said), None);
+        let variable = [("DEVGRANT_NAMESPACE_LABELS", "team=data")];
+        assert_eq!(refused(None, &variable, listening("0.0.0.0:8443")), None);
+        let file = Some("namespaceLabels: { team: data }\n");
+        assert_eq!(refused(file, &[], listening("0.0.0.0:8443")), None);
+        let cluster = Typed { standalone: None, ..listening("0.0.0.0:8443") };
+        assert_eq!(refused(None, &[], cluster), None);
     }
 
     #[test]

@@ -200,6 +200,7 @@ fn what_stands_in_the_way_is_said_before_anything_serves() {
         (vec!["--tls-cert", "/nowhere/tls.crt", "--tls-key", bad], vec!["/nowhere/tls.crt"]),
         (vec!["--ca-out", "/nowhere/ca.pem"], vec!["/nowhere/ca.pem", "--ca-out"]),
         (vec!["--names", "not a name"], vec!["not a name", "--names"]),
+        (vec!["--listen", "0.0.0.0:0"], vec!["flag --listen: 0.0.0.0:0", "--namespace-labels"]),
     ] {
         let mut command = assert_cmd::Command::new(DEVGRANT);
         // One that serves after all does not hold up the tests.
