@@ -96,7 +96,7 @@ impl Metrics {
                 &registry,
                 IntCounter::with_opts(opts(
                     "requests_shed_total",
-                    "Reviews answered 429 since too many were in flight",
+                    "Reviews answered 429 since too many were decided or too many bytes arriving",
                 )),
             )?,
             connections: add(
@@ -168,7 +168,7 @@ impl Metrics {
         self.admission_duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a review that was turned away since too many were in flight.
+    /// Counts a review that was turned away since too much was asked of us at once.
     pub fn shed(&self) {
         self.shed.inc();
     }

@@ -13,7 +13,9 @@ use axum::http::{Request, StatusCode, header, response};
 use devgrant::metrics::Metrics;
 use devgrant::server::{Context, Limits, router};
 use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 mod support {
@@ -50,25 +52,41 @@ fn review(path: &str, body: impl Into<Body>) -> Request<Body> {
     Request::post(path).header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()
 }
 
-/// A body that never comes; it says when somebody begins to wait for it.
-struct Stalled(Arc<Notify>);
+/// A body of which no more comes than this; it says when somebody begins to wait for the rest.
+struct Stalled {
+    sent: Option<Bytes>,
+    announced: u64,
+    waited_for: Arc<Notify>,
+}
 
 impl HttpBody for Stalled {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Task<'_>,
-    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
-        self.0.notify_one();
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(sent) = self.sent.take() {
+            return Poll::Ready(Some(Ok(Frame::data(sent))));
+        }
+        self.waited_for.notify_one();
         Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.announced)
     }
 }
 
-fn stalled() -> (Arc<Notify>, Body) {
+fn stalled(sent: usize, announced: u64) -> (Arc<Notify>, Body) {
     let waited_for = Arc::new(Notify::new());
-    (Arc::clone(&waited_for), Body::new(Stalled(waited_for)))
+    let sent = Some(Bytes::from(vec![b' '; sent]));
+    (Arc::clone(&waited_for), Body::new(Stalled { sent, announced, waited_for }))
+}
+
+fn padded(length: usize) -> String {
+    format!("{REVIEW}{}", " ".repeat(length - REVIEW.len()))
 }
 
 #[tokio::test]
@@ -168,7 +186,7 @@ async fn who_asks_wrongly_is_told_what_is_wrong() {
 async fn a_body_may_be_as_long_as_the_limit() {
     let limit = Limits::default().body_bytes;
     let paths = Paths::new(Limits::default());
-    let longest = format!("{REVIEW}{}", " ".repeat(limit - REVIEW.len()));
+    let longest = padded(limit);
     let (head, body) = paths.ask(review("/mutate", longest.clone())).await;
     assert_eq!(head.status, StatusCode::OK, "{body}");
     let (head, body) = paths.ask(review("/mutate", longest + " ")).await;
@@ -179,7 +197,7 @@ async fn a_body_may_be_as_long_as_the_limit() {
 async fn a_body_that_does_not_come_is_given_up() {
     let paths = Paths::new(Limits::default());
     let begun = tokio::time::Instant::now();
-    let (head, body) = paths.ask(review("/mutate", stalled().1)).await;
+    let (head, body) = paths.ask(review("/mutate", stalled(1, 1000).1)).await;
     assert_eq!(head.status, StatusCode::REQUEST_TIMEOUT, "{body}");
     assert_eq!(begun.elapsed().as_secs(), Limits::default().body.as_secs());
 
@@ -191,7 +209,7 @@ async fn a_body_that_does_not_come_is_given_up() {
     ] {
         let begun = tokio::time::Instant::now();
         let path = format!("/mutate?timeout={timeout}");
-        let (head, body) = paths.ask(review(&path, stalled().1)).await;
+        let (head, body) = paths.ask(review(&path, stalled(1, 1000).1)).await;
         assert_eq!(head.status, status, "{timeout}: {body}");
         assert_eq!(begun.elapsed().as_secs(), after, "{timeout}");
     }
@@ -200,24 +218,55 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn more_reviews_than_may_be_in_flight_are_turned_away_for_a_second() {
+async fn reviews_that_are_still_arriving_keep_nobody_out() {
     let limits = Limits { in_flight: 1, body: Duration::from_mins(1), ..Limits::default() };
+    let announced = limits.body_bytes as u64;
     let paths = Arc::new(Paths::new(limits));
-    let (waited_for, body) = stalled();
+    let mut slow = JoinSet::new();
+    for _ in 0..64 {
+        let (waited_for, body) = stalled(1, announced);
+        let paths = Arc::clone(&paths);
+        slow.spawn(async move { paths.ask(review("/mutate", body)).await });
+        waited_for.notified().await;
+    }
+    paths.counted("devgrant_requests_in_flight 64");
+    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+    let (head, body) = paths.ask(review("/mutate", padded(1024 * 1024))).await;
+    assert_eq!(head.status, StatusCode::OK, "{body}");
+    paths.counted("devgrant_requests_shed_total 0");
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_together_than_there_is_for_them() {
+    const MIB: usize = 1024 * 1024;
+
+    let limits =
+        Limits { in_flight: 1, body_bytes: MIB, body: Duration::from_mins(1), ..Limits::default() };
+    let paths = Arc::new(Paths::new(limits));
+    let (waited_for, body) = stalled(MIB - 1, MIB as u64);
     let first = tokio::spawn({
         let paths = Arc::clone(&paths);
         async move { paths.ask(review("/mutate", body)).await }
     });
     waited_for.notified().await;
-    paths.counted("devgrant_requests_in_flight 1");
 
-    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    let large = padded(MIB / 2);
+    let (head, body) = paths.ask(review("/mutate", large.clone())).await;
     assert_eq!(head.status, StatusCode::TOO_MANY_REQUESTS, "{body}");
     assert_eq!(head.headers[header::RETRY_AFTER], "1");
+    assert_eq!(body, "too many large reviews are arriving; try again\n");
     paths.counted("devgrant_requests_shed_total 1");
+    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    assert_eq!(head.status, StatusCode::OK, "an ordinary one: {body}");
 
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let (head, body) = paths.ask(review("/mutate", REVIEW)).await;
+    // Twice, since the memory is given back after an answer too.
+    for _ in 0..2 {
+        let (head, body) = paths.ask(review("/mutate", padded(MIB))).await;
+        assert_eq!(head.status, StatusCode::OK, "{body}");
+    }
+    let (head, body) = paths.ask(review("/mutate", large)).await;
     assert_eq!(head.status, StatusCode::OK, "{body}");
 }

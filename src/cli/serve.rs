@@ -85,7 +85,8 @@ pub struct LimitArguments {
     /// How old a connection may get; default 10m.
     #[arg(long, value_name = "DURATION")]
     pub max_connection_age: Option<String>,
-    /// Most requests at a time, more are answered 429; default 64.
+    /// Most reviews decided at a time, more are answered 429; times --body-limit, the memory for
+    /// bodies; default 64.
     #[arg(long, value_name = "COUNT")]
     pub max_in_flight: Option<u32>,
     /// How long to go on serving after the first SIGTERM; default 5s, with --standalone 0s.

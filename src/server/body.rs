@@ -1,14 +1,16 @@
-//! Reading a body: so much, and so long.
+//! Reading a body: so much, so long, and together with all others no more than the memory for bodies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::failure::Failure;
+use super::failure::{Failure, Scarce};
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +44,61 @@ impl Allowance {
     }
 }
 
+/// The memory that all bodies share.
+///
+/// It is charged as bytes arrive and not as they are announced, which costs a peer nothing; and not
+/// for the first [`ORDINARY`] bytes, so that whoever fills it with large bodies turns no ordinary
+/// review away. What is not charged is bounded by the connections: each has one body at a time.
+#[derive(Debug, Clone)]
+pub(super) struct Memory(Arc<Semaphore>);
+
+impl Memory {
+    /// So many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Charges a body for what it has grown to. `None` if there is not that much left.
+    fn charge(&self, charged: &mut Option<OwnedSemaphorePermit>, length: usize) -> Option<()> {
+        let held = charged.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = length.saturating_sub(ORDINARY).saturating_sub(held);
+        if more == 0 {
+            return Some(());
+        }
+        let more = Arc::clone(&self.0).try_acquire_many_owned(u32::try_from(more).ok()?).ok()?;
+        match charged {
+            Some(held) => held.merge(more),
+            None => *charged = Some(more),
+        }
+        Some(())
+    }
+}
+
+/// A whole body, which is charged for until it is dropped.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    _charged: Option<OwnedSemaphorePermit>,
+}
+
 /// The bytes of a body.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     allowance: &Allowance,
-) -> Result<Bytes, Failure> {
+    memory: &Memory,
+) -> Result<Whole, Failure> {
     if body.size_hint().lower() > allowance.bytes as u64 {
         return Err(too_large(headers, body, allowance).await);
     }
-    let whole = allowance.bound(collect(&mut body, allowance.bytes)).await??;
-    match whole {
-        Some(bytes) => Ok(bytes),
-        None => Err(too_large(headers, body, allowance).await),
+    let collected = allowance.bound(collect(&mut body, allowance.bytes, memory)).await??;
+    match collected {
+        Collected::Whole(whole) => Ok(whole),
+        Collected::TooLong => Err(too_large(headers, body, allowance).await),
+        Collected::NoMemory => {
+            discard(body, allowance).await?;
+            Err(Failure::Busy(Scarce::Memory))
+        }
     }
 }
 
@@ -76,35 +120,48 @@ pub(super) async fn discard(mut body: Body, allowance: &Allowance) -> Result<(),
     allowance.bound(rest).await
 }
 
+/// A body that is no longer than this is an ordinary one: reviews of pods have 2 to 15 KB.
+pub(super) const ORDINARY: usize = 64 * 1024;
 /// The most that is read only to be forgotten.
 const DISCARDED: usize = 64 * 1024 * 1024;
-/// What is reserved before the first byte has come: a caller may announce 7 MiB and send nothing.
-const RESERVED: usize = 64 * 1024;
 
-/// The body, or `None` if it is too long. One that came in one piece, as almost all do, is not copied.
-async fn collect(body: &mut Body, limit: usize) -> Result<Option<Bytes>, Failure> {
+/// What became of a body. Unless it is whole, what had come of it is given up.
+enum Collected {
+    NoMemory,
+    TooLong,
+    Whole(Whole),
+}
+
+/// The body. One that came in one piece, as almost all do, is not copied.
+async fn collect(body: &mut Body, limit: usize, memory: &Memory) -> Result<Collected, Failure> {
     let mut whole = Bytes::new();
     let mut pieces: Option<BytesMut> = None;
+    let mut charged = None;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Failure::BrokenBody)?.into_data() else {
             continue;
         };
         let so_far = pieces.as_ref().map_or(whole.len(), BytesMut::len);
         if data.len() > limit.saturating_sub(so_far) {
-            return Ok(None);
+            return Ok(Collected::TooLong);
+        }
+        if memory.charge(&mut charged, so_far + data.len()).is_none() {
+            return Ok(Collected::NoMemory);
         }
         if whole.is_empty() && pieces.is_none() {
             whole = data;
             continue;
         }
         let pieces = pieces.get_or_insert_with(|| {
-            let mut first = BytesMut::with_capacity(RESERVED);
+            // No more than that at first: a caller may announce 7 MiB and send nothing.
+            let mut first = BytesMut::with_capacity(ORDINARY);
             first.extend_from_slice(&whole);
             first
         });
         pieces.extend_from_slice(&data);
     }
-    Ok(Some(pieces.map_or(whole, BytesMut::freeze)))
+    let bytes = pieces.map_or(whole, BytesMut::freeze);
+    Ok(Collected::Whole(Whole { bytes, _charged: charged }))
 }
 
 async fn too_large(headers: &HeaderMap, body: Body, allowance: &Allowance) -> Failure {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::body::Memory;
 use super::limits::Limits;
 use super::namespaces::Namespaces;
 use super::policies::LivePolicies;
@@ -16,7 +17,10 @@ pub struct Context {
     pub(super) namespaces: Namespaces,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
+    /// Permits to decide.
     pub(super) in_flight: Semaphore,
+    /// What bodies may take together.
+    pub(super) memory: Memory,
 }
 
 impl Context {
@@ -28,6 +32,7 @@ impl Context {
         limits: Limits,
     ) -> Self {
         let in_flight = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
-        Self { policies, namespaces, metrics, limits, in_flight }
+        let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
+        Self { policies, namespaces, metrics, limits, in_flight, memory }
     }
 }

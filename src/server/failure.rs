@@ -16,9 +16,9 @@ pub(super) enum Failure {
     /// The caller went away, or broke HTTP, before its body was here.
     #[error("the body broke off")]
     BrokenBody,
-    /// Too many reviews are in flight; the API server tries again.
-    #[error("too many reviews are in flight; try again")]
-    Busy,
+    /// Too much is asked of us at once; the API server tries again.
+    #[error("{0}; try again")]
+    Busy(Scarce),
     /// The caller's own timeout is over.
     #[error("the deadline of the request (`timeout={0:?}`) has passed")]
     Deadline(Duration),
@@ -42,6 +42,17 @@ pub(super) enum Failure {
     /// The body is not said to be JSON.
     #[error("the content type is not application/json; send an AdmissionReview as JSON")]
     WrongType,
+}
+
+/// What there is not enough of.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(super) enum Scarce {
+    /// The memory for bodies.
+    #[error("too many large reviews are arriving")]
+    Memory,
+    /// Permits to decide.
+    #[error("too many reviews are being decided")]
+    Permits,
 }
 
 /// Which pod a failure is about, for the log.
@@ -68,7 +79,7 @@ impl Failure {
     /// The `verdict` label: whether the caller must act, or we.
     pub(super) fn verdict(&self) -> &'static str {
         match self {
-            Self::Busy | Self::Deadline(_) | Self::Undecided { .. } => "undecided",
+            Self::Busy(_) | Self::Deadline(_) | Self::Undecided { .. } => "undecided",
             _ => "unanswerable",
         }
     }
@@ -77,7 +88,7 @@ impl Failure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::BrokenBody => "BrokenBody",
-            Self::Busy => "Busy",
+            Self::Busy(_) => "Busy",
             Self::Deadline(_) => "Deadline",
             Self::SlowBody(_) => "SlowBody",
             Self::TooLarge(_) => "TooLarge",
@@ -90,7 +101,7 @@ impl Failure {
     fn status(&self) -> StatusCode {
         match self {
             Self::BrokenBody | Self::Unanswerable(_) => StatusCode::BAD_REQUEST,
-            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -105,7 +116,7 @@ impl IntoResponse for Failure {
         let mut response = (self.status(), format!("{self}\n")).into_response();
         // The API server waits that many seconds, and only tries again if it is told to
         // (`client-go rest/with_retry.go`).
-        if matches!(self, Self::Busy) {
+        if matches!(self, Self::Busy(_)) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

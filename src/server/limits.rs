@@ -27,10 +27,14 @@ pub struct Limits {
     pub age_grace: Duration,
     /// The connections of one port. The next one waits in the kernel's queue.
     pub connections: usize,
-    /// The reviews that are read or decided at once; more are answered 429, which the API server
-    /// tries again. Deciding takes tens of microseconds, so 64 are some thousands a second even when
-    /// each body takes 10 ms to arrive; and 64 bodies of 7 MiB, 448 MiB, is the most that bodies can
-    /// take of memory.
+    /// The reviews that are decided at once; more are answered 429, which the API server tries again.
+    /// One that is still arriving is none of them, or whoever sends slowly would keep everybody else
+    /// out. An ordinary one takes tens of microseconds, so 64 are enough for any number of callers.
+    ///
+    /// As many times [`body_bytes`](Self::body_bytes), 64 times 7 MiB, is the memory for bodies that
+    /// arrive or are decided: 448 MiB, counted as bytes come in; over it the answer is 429 as well.
+    /// The first 64 KiB of each body are not counted in, so that no ordinary review is turned away
+    /// for large ones; for 1,024 [`connections`](Self::connections) that is 64 MiB more.
     pub in_flight: usize,
     /// The longest body in bytes.
     ///

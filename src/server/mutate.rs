@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::body::{self, Allowance};
 use super::context::Context;
 use super::deadline;
-use super::failure::{Facts, Failure};
+use super::failure::{Facts, Failure, Scarce};
 use crate::decision::{self, Admission, Review};
 use crate::metrics::Endpoint;
 use crate::telemetry::shown;
@@ -34,10 +34,10 @@ pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request
             let json = [(header::CONTENT_TYPE, "application/json")];
             (json, admission.to_bytes()).into_response()
         }
-        Err(Failure::Busy) => {
+        Err(Failure::Busy(scarce)) => {
             context.metrics.shed();
-            tracing::warn!("review turned away: too many are in flight");
-            Failure::Busy.into_response()
+            tracing::warn!(reason = %scarce, "review turned away");
+            Failure::Busy(scarce).into_response()
         }
         Err(failure) => {
             log_failure(&failure, took);
@@ -53,18 +53,18 @@ async fn admit(
     request: Request,
     allowance: &Allowance,
 ) -> Result<Admission, Failure> {
-    let (head, body) = request.into_parts();
-    let Ok(_permit) = context.in_flight.try_acquire() else {
-        body::discard(body, allowance).await?;
-        return Err(Failure::Busy);
-    };
     let _counted = context.metrics.in_flight();
+    let (head, body) = request.into_parts();
     if !is_json(&head.headers) {
         body::discard(body, allowance).await?;
         return Err(Failure::WrongType);
     }
-    let bytes = body::read(&head.headers, body, allowance).await?;
-    let admission = decide(context, &bytes)?;
+    let whole = body::read(&head.headers, body, allowance, &context.memory).await?;
+    // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
+    let Ok(_permit) = context.in_flight.try_acquire() else {
+        return Err(Failure::Busy(Scarce::Permits));
+    };
+    let admission = decide(context, &whole.bytes)?;
     allowance.check()?;
     Ok(admission)
 }
@@ -120,4 +120,45 @@ fn log_failure(failure: &Failure, took: Duration) {
 
 fn microseconds(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::decision::{PolicySet, Settings};
+    use crate::metrics::Metrics;
+    use crate::server::{Limits, LivePolicies, Namespaces};
+
+    const REVIEW: &str = include_str!("../../examples/review.json");
+
+    fn context(limits: Limits) -> Arc<Context> {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let policies = PolicySet::compile(&[], Settings::default()).unwrap();
+        let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+        let namespaces = Namespaces::Fixed { labels: [].into() };
+        Arc::new(Context::new(policies, namespaces, metrics, limits))
+    }
+
+    fn request(path: &str, body: impl Into<Body>) -> Request {
+        Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.into())
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn more_reviews_than_may_be_decided_at_once_are_turned_away_for_a_second() {
+        let context = context(Limits { in_flight: 1, ..Limits::default() });
+        let deciding = context.in_flight.try_acquire().unwrap();
+        let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        assert!(context.metrics.text().contains("devgrant_requests_shed_total 1"));
+        drop(deciding);
+        let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
 }
