@@ -34,6 +34,16 @@ impl Allowance {
         }
     }
 
+    /// Waits for a future no longer than the caller waits.
+    pub(super) async fn answered<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        match self.timeout {
+            Some(timeout) => {
+                timeout_at(self.start + timeout, work).await.map_err(|_| Failure::Deadline(timeout))
+            }
+            None => Ok(work.await),
+        }
+    }
+
     /// Waits for a future no longer than the body may take, and no longer than the caller waits.
     async fn bound<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let (time, failure) = match self.timeout {

@@ -18,7 +18,7 @@ pub struct Context {
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
     /// Permits to decide.
-    pub(super) in_flight: Semaphore,
+    pub(super) in_flight: Arc<Semaphore>,
     /// What bodies may take together.
     pub(super) memory: Memory,
 }
@@ -31,7 +31,7 @@ impl Context {
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Self {
-        let in_flight = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
+        let in_flight = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
         Self { policies, namespaces, metrics, limits, in_flight, memory }
     }

@@ -16,6 +16,9 @@ pub(super) enum Failure {
     /// The caller went away, or broke HTTP, before its body was here.
     #[error("the body broke off")]
     BrokenBody,
+    /// A panic of ours, which is counted where it is caught.
+    #[error("devgrant has a bug here; its log says where")]
+    Bug,
     /// Too much is asked of us at once; the API server tries again.
     #[error("{0}; try again")]
     Busy(Scarce),
@@ -79,7 +82,7 @@ impl Failure {
     /// The `verdict` label: whether the caller must act, or we.
     pub(super) fn verdict(&self) -> &'static str {
         match self {
-            Self::Busy(_) | Self::Deadline(_) | Self::Undecided { .. } => "undecided",
+            Self::Bug | Self::Busy(_) | Self::Deadline(_) | Self::Undecided { .. } => "undecided",
             _ => "unanswerable",
         }
     }
@@ -88,6 +91,7 @@ impl Failure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::BrokenBody => "BrokenBody",
+            Self::Bug => "Bug",
             Self::Busy(_) => "Busy",
             Self::Deadline(_) => "Deadline",
             Self::SlowBody(_) => "SlowBody",
@@ -105,7 +109,7 @@ impl Failure {
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Undecided { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Bug | Self::Undecided { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::WrongType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }

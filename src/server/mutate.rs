@@ -1,6 +1,7 @@
 //! `POST /mutate`: the one asynchronous handler. It carries bytes to the line and back, then counts
 //! and logs; it decides nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::body::{self, Allowance};
+use super::body::{self, Allowance, ORDINARY};
 use super::context::Context;
 use super::deadline;
 use super::failure::{Facts, Failure, Scarce};
@@ -19,13 +20,17 @@ use crate::metrics::Endpoint;
 use crate::telemetry::shown;
 
 pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request) -> Response {
+    answer(context, request, decide).await
+}
+
+async fn answer(context: Arc<Context>, request: Request, decide: impl Decide) -> Response {
     let allowance = Allowance {
         bytes: context.limits.body_bytes,
         time: context.limits.body,
         start: Instant::now(),
         timeout: deadline::of(request.uri().query()),
     };
-    let outcome = admit(&context, request, &allowance).await;
+    let outcome = admit(&context, request, &allowance, decide).await;
     let took = allowance.start.elapsed();
     match outcome {
         Ok(admission) => {
@@ -49,11 +54,12 @@ pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request
 }
 
 async fn admit(
-    context: &Context,
+    context: &Arc<Context>,
     request: Request,
     allowance: &Allowance,
+    decide: impl Decide,
 ) -> Result<Admission, Failure> {
-    let _counted = context.metrics.in_flight();
+    let counted = context.metrics.in_flight();
     let (head, body) = request.into_parts();
     if !is_json(&head.headers) {
         body::discard(body, allowance).await?;
@@ -61,13 +67,46 @@ async fn admit(
     }
     let whole = body::read(&head.headers, body, allowance, &context.memory).await?;
     // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
-    let Ok(_permit) = context.in_flight.try_acquire() else {
+    let Ok(permit) = Arc::clone(&context.in_flight).try_acquire_owned() else {
         return Err(Failure::Busy(Scarce::Permits));
     };
-    let admission = decide(context, &whole.bytes)?;
-    allowance.check()?;
-    Ok(admission)
+    let large = whole.bytes.len() > ORDINARY;
+    let context = Arc::clone(context);
+    let work = move || {
+        // Until the work is done, even when nobody waits for it any more.
+        let _held = (permit, counted);
+        let whole = whole;
+        caught(&context, || decide(&context, &whole.bytes))
+    };
+    if !large {
+        // An ordinary review has 2 to 15 KB and is decided in tens of microseconds; to hand it to
+        // another thread and back would cost more than that.
+        let admission = work()?;
+        allowance.check()?;
+        return Ok(admission);
+    }
+    // One of some MiB takes so long that the connections which share our thread would stand still.
+    let deciding = tokio::task::spawn_blocking(work);
+    // Panics are caught inside; what is left is a runtime that stops, and nobody to read the answer.
+    allowance.answered(deciding).await?.unwrap_or(Err(Failure::Bug))
 }
+
+/// A bug in deciding is an answer and a number. It is caught where the decision runs and not only
+/// around the handler (`routes`), which may be gone by then.
+fn caught(
+    context: &Context,
+    decide: impl FnOnce() -> Result<Admission, Failure>,
+) -> Result<Admission, Failure> {
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
+        context.metrics.panicked();
+        Err(Failure::Bug)
+    })
+}
+
+/// What decides: [`decide`], and in tests what stands still or breaks.
+trait Decide: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static {}
+
+impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static> Decide for F {}
 
 /// The line, with the one namespace and the one policy set that it takes.
 fn decide(context: &Context, bytes: &Bytes) -> Result<Admission, Failure> {
@@ -147,6 +186,65 @@ mod tests {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.into())
             .unwrap()
+    }
+
+    /// An ordinary review, and one that is decided aside.
+    fn both() -> [String; 2] {
+        [REVIEW.to_owned(), format!("{REVIEW}{}", " ".repeat(ORDINARY))]
+    }
+
+    #[tokio::test]
+    async fn a_large_review_is_decided_aside_and_a_small_one_here() {
+        let here = std::thread::current().id();
+        for (body, aside) in both().into_iter().zip([false, true]) {
+            let length = body.len();
+            let decided = answer(
+                context(Limits::default()),
+                request("/mutate?timeout=10s", body),
+                move |context: &Context, bytes: &Bytes| {
+                    assert_eq!(std::thread::current().id() != here, aside, "{length} bytes");
+                    decide(context, bytes)
+                },
+            );
+            assert_eq!(decided.await.status(), StatusCode::OK, "{length} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bug_in_deciding_is_answered_and_counted_once() {
+        for body in both() {
+            let context = context(Limits { in_flight: 1, ..Limits::default() });
+            let broken = |_: &Context, _: &Bytes| panic!("a bug");
+            let answer = answer(Arc::clone(&context), request("/mutate", body), broken).await;
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let text = context.metrics.text();
+            assert!(text.contains("devgrant_panics_total 1"), "{text}");
+            assert!(text.contains(r#"reason="Bug",verdict="undecided"} 1"#), "{text}");
+            assert!(text.contains("devgrant_requests_in_flight 0"), "{text}");
+            assert_eq!(context.in_flight.available_permits(), 1);
+        }
+    }
+
+    /// The decision stands still until it is told to break, which is after the answer.
+    #[tokio::test]
+    async fn the_deadline_is_kept_while_deciding_goes_on_and_what_goes_on_is_counted() {
+        let [_, large] = both();
+        let context = context(Limits { in_flight: 1, ..Limits::default() });
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let stuck = move |_: &Context, _: &Bytes| {
+            told.recv_timeout(Duration::from_mins(1)).unwrap();
+            panic!("a bug")
+        };
+        let late = request("/mutate?timeout=50ms", large);
+        let answer = answer(Arc::clone(&context), late, stuck).await;
+        assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(context.metrics.text().contains("devgrant_requests_in_flight 1"));
+        assert_eq!(context.in_flight.available_permits(), 0);
+
+        go_on.send(()).unwrap();
+        drop(context.in_flight.acquire().await.unwrap());
+        let text = context.metrics.text();
+        assert!(text.contains("devgrant_panics_total 1"), "{text}");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use super::context::Context;
+use super::failure::Failure;
 use super::mutate::mutate;
 
 /// The paths of the HTTPS port. They need no socket: a test calls them with `oneshot`.
@@ -61,8 +62,7 @@ async fn catch_panics(
         return response;
     }
     context.metrics.panicked();
-    (StatusCode::INTERNAL_SERVER_ERROR, "devgrant has a bug here; its log says where\n")
-        .into_response()
+    Failure::Bug.into_response()
 }
 
 #[cfg(test)]
