@@ -227,7 +227,8 @@ impl Merged {
         };
         // Until then a connection that is too old may be about to end by itself.
         let age_grace = limits.idle + limits.head + limits.body + limits.write;
-        Ok(Limits { age_grace, ..limits })
+        let peer_connections = Limits::share(limits.connections);
+        Ok(Limits { age_grace, peer_connections, ..limits })
     }
 
     fn certificate(&self) -> Result<CertificateSource, Error> {

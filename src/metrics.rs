@@ -31,6 +31,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     shed: IntCounter,
     connections: IntGauge,
+    connections_refused: IntCounter,
     policy_reloads: IntCounterVec,
     policy_info: IntGaugeVec,
     certificate_not_after: IntGauge,
@@ -102,6 +103,13 @@ impl Metrics {
             connections: add(
                 &registry,
                 IntGauge::with_opts(opts("connections", "Open connections of the HTTPS port")),
+            )?,
+            connections_refused: add(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "connections_refused_total",
+                    "Connections of either port closed at once since their peer had its share",
+                )),
             )?,
             policy_reloads: add(
                 &registry,
@@ -186,6 +194,11 @@ impl Metrics {
     /// A connection is open until what is returned is dropped.
     pub fn connection(&self) -> Count {
         Count::up(&self.connections)
+    }
+
+    /// Counts a connection that was closed at once since its peer had its share.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// Says which policy set is in force.
@@ -303,6 +316,7 @@ mod tests {
             "devgrant_requests_in_flight 1",
             "devgrant_requests_shed_total 0",
             "devgrant_connections 0",
+            "devgrant_connections_refused_total 0",
             r#"devgrant_policy_reload_total{result="swapped"} 1"#,
             r#"devgrant_policy_info{digest="sha256:new"} 1"#,
             "devgrant_certificate_not_after_seconds 1800000000",

@@ -7,7 +7,7 @@
 //! HTTP is hyper's HTTP/1.1 over tokio-rustls by hand, since what carries axum by default has no
 //! time limit for a peer that stands still. In reading order:
 //!
-//! - `port`: accepting, up to so many connections
+//! - `port`: accepting, up to so many connections, and `peers`: so many from one address
 //! - `connection`: one connection, from its handshake to its end
 //! - `pace`: how long a peer may stand still
 //! - `routes`: the paths, and panics
@@ -27,6 +27,7 @@ mod limits;
 mod mutate;
 mod namespaces;
 mod pace;
+mod peers;
 mod policies;
 mod port;
 mod routes;
@@ -191,6 +192,7 @@ impl Bound {
                 router: health::router(Arc::new(health)),
                 tls: None,
                 limits: context.limits.clone(),
+                wanted: Arc::default(),
             },
             metrics: Arc::clone(&metrics),
             counted: false,
@@ -201,6 +203,7 @@ impl Bound {
                 limits: context.limits.clone(),
                 router: router(context),
                 tls: Some(TlsAcceptor::from(certificates.config())),
+                wanted: Arc::default(),
             },
             metrics: Arc::clone(&metrics),
             counted: true,

@@ -5,6 +5,7 @@
     reason = "a test that cannot be set up is a failed test"
 )]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use devgrant::server::{Error, Limits};
 use devgrant::tls::Source;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 mod support {
@@ -109,14 +110,67 @@ async fn a_body_over_the_limit_gets_an_answer_that_can_be_read() {
 async fn a_connection_over_the_cap_waits_for_a_place() {
     let running = Running::new(Limits { connections: 1, ..limits() }).await;
     let mut first = running.connect().await;
-    assert_eq!(first.ask().await.status, 200);
+    let (half, rest) = REVIEW.split_at(100);
+    first.send(head(REVIEW.len()) + half).await;
+    running.counts("devgrant_requests_in_flight 1").await;
     let mut second = Box::pin(running.connect());
     assert!(tokio::time::timeout(SHORT, &mut second).await.is_err());
-    assert_eq!(first.ask().await.status, 200);
     running.counts("devgrant_connections 1").await;
-    drop(first);
+    first.send(rest).await;
+    assert_eq!(first.answer().await.status, 200, "what is in flight is finished");
     assert_eq!(second.await.ask().await.status, 200);
+    first.closed().await;
     assert_eq!(running.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_connection_that_has_been_idle_longest_makes_room_for_a_new_one() {
+    let running = Running::new(Limits { connections: 3, ..limits() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = running.connect().await;
+        assert_eq!(client.ask().await.status, 200);
+        clients.push(client);
+    }
+    // The first one has come first and was not idle longest.
+    assert_eq!(clients[0].ask().await.status, 200);
+    let mut new = running.connect().await;
+    clients[1].closed().await;
+    assert_eq!(new.ask().await.status, 200);
+    for kept in [0, 2] {
+        assert_eq!(clients[kept].ask().await.status, 200, "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_over_its_share_is_closed_at_once_and_the_others_get_through() {
+    /// Loopback is more than one address, and so more than one peer.
+    async fn from_another(address: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        soon(socket.connect(address)).await.unwrap()
+    }
+
+    let running = Running::new(Limits { connections: 8, peer_connections: 2, ..limits() }).await;
+    let mut held = running.connect().await;
+    let silent = running.connect().await;
+    assert!(running.try_connect(&[b"http/1.1"]).await.is_err());
+    running.counts("devgrant_connections_refused_total 1").await;
+    let other = from_another(running.https).await;
+    let mut other = running.secured(other, &[b"http/1.1"]).await.unwrap();
+    assert_eq!(other.ask().await.status, 200);
+    assert_eq!(held.ask().await.status, 200);
+    drop(silent);
+    running.counts("devgrant_connections 2").await;
+    assert_eq!(running.connect().await.ask().await.status, 200, "one went, one may come");
+
+    let _first = TcpStream::connect(running.plain).await.unwrap();
+    let _second = TcpStream::connect(running.plain).await.unwrap();
+    Client(TcpStream::connect(running.plain).await.unwrap()).closed().await;
+    running.counts("devgrant_connections_refused_total 2").await;
+    let mut probe = Client(from_another(running.plain).await);
+    probe.send("GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(probe.answer().await.status, 200);
 }
 
 #[tokio::test]

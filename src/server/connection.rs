@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
@@ -29,6 +30,8 @@ pub(super) struct Service {
     /// `None` on the plain port.
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
+    /// Notified when a connection waits for a place: an idle one gives up its own.
+    pub(super) wanted: Arc<Notify>,
 }
 
 impl Service {
@@ -72,7 +75,7 @@ impl Service {
     ) {
         let opened = Instant::now();
         let pace = Pace::new();
-        let stream = Paced::new(stream, pace.clone(), &self.limits);
+        let stream = Paced::new(stream, pace.clone(), &self.limits, &self.wanted);
         let now = stage.clone();
         let service = service_fn(|request: Request<Incoming>| {
             pace.request();

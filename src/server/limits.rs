@@ -25,8 +25,15 @@ pub struct Limits {
     /// How long after [`age`](Self::age) a connection is cut off whatever it is doing. No less than
     /// idle, head, body and write together, since until then it may be about to end by itself.
     pub age_grace: Duration,
-    /// The connections of one port. The next one waits in the kernel's queue.
+    /// The connections of one port. The next one takes the place of whichever has been idle longest,
+    /// or waits until there is a place.
     pub connections: usize,
+    /// The connections of one port that one peer address may have; more are closed at once, so that
+    /// nobody takes all places alone. A quarter of [`connections`](Self::connections): 256 are ten
+    /// times the 25 idle connections that the Go client of an API server keeps for a host
+    /// (client-go `transport/cache.go`), and the kubelet probes from one address, one
+    /// connection a probe.
+    pub peer_connections: usize,
     /// The reviews that are decided at once; more are answered 429, which the API server tries again.
     /// One that is still arriving is none of them, or whoever sends slowly would keep everybody else
     /// out. An ordinary one takes tens of microseconds, so 64 are enough for any number of callers.
@@ -51,6 +58,13 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// The [`peer_connections`](Self::peer_connections) of so many connections.
+    pub(crate) fn share(connections: usize) -> usize {
+        (connections / 4).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -62,6 +76,7 @@ impl Default for Limits {
             age: Duration::from_mins(10),
             age_grace: Duration::from_secs(150),
             connections: 1024,
+            peer_connections: Self::share(1024),
             in_flight: 64,
             body_bytes: 7 * 1024 * 1024,
             shutdown_delay: Duration::from_secs(5),
@@ -82,5 +97,7 @@ mod tests {
         assert!(limits.shutdown_delay + limits.drain < kubelet);
         assert!(limits.age_grace >= limits.idle + limits.head + limits.body + limits.write);
         assert!(limits.drain >= limits.body + limits.write);
+        assert!(limits.peer_connections > 25, "Go's client");
+        assert_eq!([1, 4, 7, 8].map(Limits::share), [1, 1, 1, 2]);
     }
 }

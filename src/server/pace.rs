@@ -25,6 +25,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::limits::Limits;
@@ -90,7 +92,8 @@ fn encode(step: u64, phase: Phase) -> u64 {
     step * PHASES + phase
 }
 
-/// A stream that fails with `TimedOut` when its peer stands still too long.
+/// A stream that fails with `TimedOut` when its peer stands still too long, and ends when it is idle
+/// and its place is wanted.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     stream: S,
@@ -101,10 +104,13 @@ pub(super) struct Paced<S> {
     timer: Pin<Box<Sleep>>,
     /// The state that the timer was set for.
     timed: Option<u64>,
+    wanted: Arc<Notify>,
+    /// While idle: the turn to give up the place. Whoever has waited longest is notified first.
+    turn: Option<Pin<Box<OwnedNotified>>>,
 }
 
 impl<S> Paced<S> {
-    pub(super) fn new(stream: S, pace: Pace, limits: &Limits) -> Self {
+    pub(super) fn new(stream: S, pace: Pace, limits: &Limits, wanted: &Arc<Notify>) -> Self {
         Self {
             stream,
             pace,
@@ -113,6 +119,8 @@ impl<S> Paced<S> {
             idle: limits.idle,
             timer: Box::pin(sleep(limits.head)),
             timed: None,
+            wanted: Arc::clone(wanted),
+            turn: None,
         }
     }
 
@@ -137,6 +145,18 @@ impl<S> Paced<S> {
             Poll::Pending => Ok(()),
         }
     }
+
+    /// Whether an idle connection has to give up its place, else has the task woken when it will.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.pace.now().1 != Phase::Idle {
+            // To be notified and busy again hands the turn on to the next.
+            self.turn = None;
+            return Poll::Pending;
+        }
+        let wanted = &self.wanted;
+        let turn = self.turn.get_or_insert_with(|| Box::pin(Arc::clone(wanted).notified_owned()));
+        turn.as_mut().poll(context)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
@@ -152,6 +172,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         if buffer.filled().len() > before && self.pace.now().1 == Phase::Idle {
             self.pace.enter(Phase::Head);
             self.poll_timer(context)?;
+        }
+        // After the read: a request that is there already is answered first. What comes after is the
+        // end of the stream, as if the peer had closed: hyper then says goodbye properly.
+        if self.poll_turn(context).is_ready() && read.is_pending() {
+            return Poll::Ready(Ok(()));
         }
         read
     }
@@ -223,7 +248,8 @@ mod tests {
     fn paced() -> (DuplexStream, Paced<DuplexStream>, Pace) {
         let (peer, stream) = duplex(64);
         let pace = Pace::new();
-        (peer, Paced::new(stream, pace.clone(), &Limits::default()), pace)
+        let paced = Paced::new(stream, pace.clone(), &Limits::default(), &Arc::default());
+        (peer, paced, pace)
     }
 
     /// Reads until the stream gives up, and says after how long it did.
@@ -297,6 +323,21 @@ mod tests {
         pace.answer();
         let error = paced.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_there_is_read_before_the_place_is_given_up() {
+        let (mut peer, mut paced, pace) = paced();
+        pace.answer();
+        paced.flush().await.unwrap();
+        paced.wanted.notify_one();
+        peer.write_all(b"POST").await.unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(paced.read(&mut buffer).await.unwrap(), 4);
+
+        pace.answer();
+        paced.flush().await.unwrap();
+        assert_eq!(paced.read(&mut buffer).await.unwrap(), 0, "idle again, and still wanted");
     }
 
     #[tokio::test(start_paused = true)]

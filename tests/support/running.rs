@@ -115,6 +115,15 @@ impl Running {
         &self,
         protocols: &[&[u8]],
     ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+        self.secured(TcpStream::connect(self.https).await?, protocols).await
+    }
+
+    /// TLS over a connection to the HTTPS port.
+    pub(crate) async fn secured(
+        &self,
+        stream: TcpStream,
+        protocols: &[&[u8]],
+    ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -122,7 +131,6 @@ impl Running {
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        let stream = TcpStream::connect(self.https).await?;
         let name = ServerName::try_from("localhost").unwrap();
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
         Ok(Client(soon(connecting).await?))
