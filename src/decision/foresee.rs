@@ -45,13 +45,17 @@ pub fn findings(
     findings
 }
 
-/// What becomes of a finding: as the strictest of the policies that are asked says, else as usual.
+/// What becomes of a finding: as the strictest of the policies that are asked says, else as usual. Where
+/// none is enforced, or none is asked, nobody is refused: the API server says it itself.
 pub fn effect(finding: &Finding, asks: &[Ask<'_>]) -> Effect {
     let code = finding.code.to_string();
     let says: Vec<Effect> =
         asks.iter().filter_map(|ask| ask.policy.spec().conflicts.get(&code).copied()).collect();
     let strictest = [Effect::Deny, Effect::Warn, Effect::Ignore];
-    strictest.into_iter().find(|effect| says.contains(effect)).unwrap_or_else(|| finding.effect())
+    match finding.effect() {
+        Effect::Deny if asks.is_empty() => Effect::Warn,
+        usual => strictest.into_iter().find(|effect| says.contains(effect)).unwrap_or(usual),
+    }
 }
 
 /// Whether a finding is worth a warning at every creation of a pod. Others are for those who ask.

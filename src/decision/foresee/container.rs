@@ -1,5 +1,9 @@
 //! What would start and not work in one container.
 
+use std::collections::BTreeSet;
+
+use serde_json::value::RawValue;
+
 use super::{ContainerAfter, PodAfter};
 use crate::decision::conflict::bare;
 use crate::decision::finding::{Code, Finding};
@@ -10,11 +14,14 @@ use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
 
 /// Character devices that every container may open: those that it gets anyway, and tun, which runc
-/// still lists among them (`opencontainers/runc libcontainer/specconv/spec_linux.go`).
+/// still lists among them (`opencontainers/runc libcontainer/specconv/spec_linux.go`). The folder `net`
+/// holds no other.
 const OPEN_TO_ALL: &[&str] =
-    &["full", "net/tun", "null", "ptmx", "pts", "random", "tty", "urandom", "zero"];
-/// Folders and sockets below `/dev` that are no devices.
-const NO_DEVICES: &[&str] = &["hugepages", "log", "mqueue", "shm"];
+    &["full", "net", "net/tun", "null", "ptmx", "random", "tty", "urandom", "zero"];
+/// Folders and sockets below `/dev` that are no devices, and `pts`, whose terminals are open to all.
+const NO_DEVICES: &[&str] = &["log", "mqueue", "pts", "shm"];
+/// What the mounts of huge pages are named after: `/dev/hugepages`, `/dev/hugepages1G`.
+const HUGE_PAGES: &str = "hugepages";
 
 pub(super) fn findings(
     request: &Request<'_>,
@@ -99,6 +106,10 @@ fn confinement(
 }
 
 fn capabilities(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    // Runtimes do not read the list of a container that has them all.
+    if container.is_privileged() {
+        return;
+    }
     let added = &container.container.security_context.capabilities.add;
     for (index, own) in added.iter().enumerate() {
         let has_prefix =
@@ -137,7 +148,11 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
             continue;
         }
         let Some(host_path) = pod.host_paths.get(mount.name.as_str()) else { continue };
-        if is_device(host_path) {
+        // The rule that a resource brings is for the device's number, wherever its file comes from. With
+        // users of its own, such a container does not start (F:S1).
+        let is_granted = pod.host_users != Some(false)
+            && container.resources().any(|resource| is_of(resource, host_path));
+        if is_device(host_path) && !is_granted {
             let path = format!("{}/volumeMounts/{index}", container.path);
             let places = [("container", container.name()), ("path", *host_path)];
             findings.push(Finding::new(Code::DG017, path, places));
@@ -155,7 +170,21 @@ fn is_device(path: &str) -> bool {
     let rest: Vec<&str> = parts.collect();
     let name = rest.join("/");
     let folder = rest.first().copied().unwrap_or_default();
-    !rest.is_empty() && !OPEN_TO_ALL.contains(&name.as_str()) && !NO_DEVICES.contains(&folder)
+    !rest.is_empty()
+        && !OPEN_TO_ALL.contains(&name.as_str())
+        && !NO_DEVICES.contains(&folder)
+        && !folder.starts_with(HUGE_PAGES)
+}
+
+/// Whether a resource is named after a device: `smarter-devices/net_tun` or `squat.ai/tun` after
+/// `/dev/net/tun`.
+fn is_of(resource: &str, path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let Some((_, name)) = resource.split_once('/').filter(|_| parts.next() == Some("dev")) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    parts.last() == Some(&name) || parts.join("_") == name
 }
 
 /// Extended resources that the pod names itself, and that no grant makes whole and equal.
@@ -170,29 +199,32 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         })
         .collect();
     let is_extended = |name: &str| name.contains('/') && !name.contains("kubernetes.io/");
-    for (name, raw) in own.limits.iter().filter(|(name, _)| is_extended(name.as_str())) {
-        let name = name.as_str();
-        if granted.contains(&name) {
-            continue;
-        }
+    let names: BTreeSet<&str> =
+        own.limits.keys().chain(own.requests.keys()).map(|name| name.as_str()).collect();
+    for name in names.into_iter().filter(|name| is_extended(name) && !granted.contains(name)) {
         let path = |list: &str| {
             let key = name.replace('~', "~0").replace('/', "~1");
             format!("{}/resources/{list}/{key}", container.path)
         };
-        let limit = Quantity::parse(raw.get());
-        let request = own.requests.get(name);
-        if let Some(request) = request
-            && Quantity::parse(request.get()) != limit
-        {
-            let plain = |raw: &str| raw.trim_matches('"').to_owned();
+        let (limit, request) = (own.limits.get(name), own.requests.get(name));
+        let amount = |raw: &&RawValue| Quantity::parse(raw.get());
+        let differ = match (limit, request) {
+            (Some(limit), Some(request)) => amount(limit) != amount(request),
+            // A limit alone becomes the request as well, and not the other way round.
+            (limit, _) => limit.is_none(),
+        };
+        if differ {
+            let plain = |raw: Option<&&RawValue>| {
+                raw.map_or_else(|| "none".to_owned(), |raw| raw.get().trim_matches('"').to_owned())
+            };
             let places = [
                 ("container", container.name()),
                 ("resource", name),
-                ("request", &plain(request.get())),
-                ("limit", &plain(raw.get())),
+                ("request", &plain(request)),
+                ("limit", &plain(limit)),
             ];
             findings.push(Finding::new(Code::DG012, path("requests"), places));
-        } else if limit.is_some_and(|limit| !limit.is_positive()) {
+        } else if limit.and_then(amount).is_some_and(|limit| !limit.is_positive()) {
             let places = [("container", container.name()), ("resource", name)];
             findings.push(Finding::new(Code::DG013, path("limits"), places));
         }
@@ -225,7 +257,12 @@ fn nvidia(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
 fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
         let path = format!("{}/volumeMounts/{index}", container.path);
-        if mount.mount_path.as_str().contains(':') {
+        // `C:` is where a path of Windows begins, and GPUs are for Windows pods too.
+        let rest = match mount.mount_path.as_str().as_bytes() {
+            [drive, b':', rest @ ..] if drive.is_ascii_alphabetic() => rest,
+            all => all,
+        };
+        if rest.contains(&b':') {
             let places = [("container", container.name()), ("path", mount.mount_path.as_str())];
             findings.push(Finding::new(Code::DG019, format!("{path}/mountPath"), places));
         }

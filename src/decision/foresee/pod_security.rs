@@ -44,13 +44,14 @@ enum Level {
 }
 
 impl Level {
-    /// The level of a label. An unknown value is restricted to the API server
-    /// (`api/helpers.go`, `ParseLevel`).
+    /// The level of a label. The API server takes an unknown value for restricted where it enforces, and
+    /// for privileged where it only warns or audits (`api/helpers.go`, `PolicyToEvaluate`).
     fn of(namespace: &Namespace, label: &str) -> Option<Self> {
         match namespace.labels.get(label)?.as_str() {
             "privileged" => None,
             "baseline" => Some(Self::Baseline),
-            _ => Some(Self::Restricted),
+            "restricted" => Some(Self::Restricted),
+            _ => (label == ENFORCE).then_some(Self::Restricted),
         }
     }
 
@@ -139,14 +140,20 @@ pub(super) fn findings(
 /// The checks that the grants fail, and for which containers.
 fn failed(level: Level, spec: &Spec<'_>, plan: &Plan<'_>) -> BTreeMap<String, String> {
     let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let of_node = |grant: &ContainerGrant<'_>| match grant {
+        ContainerGrant::Mount { volume, .. } => plan
+            .pod
+            .iter()
+            .any(|grant| matches!(grant, PodGrant::HostPathVolume { name, .. } if name == volume)),
+        _ => false,
+    };
     for (at, grants) in &plan.containers {
         let Some(container) = spec.container(*at) else { continue };
-        for check in grants.iter().filter_map(|grant| level.refuses(*grant)) {
+        let mounts_node = grants.iter().any(of_node).then(|| "hostPath volumes".to_owned());
+        let refused = grants.iter().filter_map(|grant| level.refuses(*grant));
+        for check in refused.chain(mounts_node) {
             failed.entry(check).or_default().push(container.name.as_str());
         }
-    }
-    if plan.pod.iter().any(|grant| matches!(grant, PodGrant::HostPathVolume { .. })) {
-        failed.entry("hostPath volumes".to_owned()).or_default().push("the pod");
     }
     failed.into_iter().map(|(check, containers)| (check, containers.join(", "))).collect()
 }
