@@ -160,7 +160,7 @@ pub fn decide<'a>(
             verdict,
             operations: Vec::new(),
             findings,
-            warnings,
+            warnings: Warning::bounded(warnings),
         });
     }
     if windows {
