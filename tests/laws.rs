@@ -20,7 +20,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use devgrant::decision::finding::{Effect, entries};
 use devgrant::decision::policy::schema::{ApiVersion, DevicePolicy, Kind, Metadata};
+use devgrant::decision::warning::Warning;
 use devgrant::decision::{
     Admission, KubernetesVersion, Namespace, PolicySet, PolicySource, Reason, Review, Settings,
     Undecided, admit,
@@ -171,6 +173,30 @@ proptest! {
             prop_assert_eq!(third.admit(&set).unwrap().operations, vec![]);
         } else {
             prop_assert_eq!(&second.operations, &[]);
+        }
+    }
+
+    /// What is foreseen is said, within what the API server passes on, and changes nothing.
+    #[test]
+    fn findings_are_said_and_change_nothing(case in case()) {
+        let Ok(usual) = case.admit(&case.set()) else { return Ok(()) };
+        let said: usize = usual.warnings.iter().map(|line| line.as_str().chars().count()).sum();
+        prop_assert!(said <= 4096, "{} characters", said);
+        for line in usual.warnings.iter().map(Warning::as_str) {
+            prop_assert!(line.chars().count() <= 120, "{}", line);
+            prop_assert!(!line.contains(char::is_control), "{}", line);
+        }
+        let plain = |admission: &Admission| {
+            let patch = serde_json::to_string(&admission.operations).unwrap();
+            patch.replace(&admission.policy_digest, "digest")
+        };
+        let [ignored, warned] = [Effect::Ignore, Effect::Warn]
+            .map(|effect| case.admit(&case.set_with_all_findings(effect)).unwrap());
+        prop_assert_eq!(plain(&ignored), plain(&warned));
+        prop_assert_eq!(ignored.reason, warned.reason);
+        if usual.reason != Reason::Foreseen {
+            prop_assert_eq!(plain(&ignored), plain(&usual));
+            prop_assert_eq!(ignored.reason, usual.reason);
         }
     }
 
@@ -364,10 +390,17 @@ fn the_generators_reach_every_outcome() {
     let mut runner = TestRunner::deterministic();
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     let mut touched: BTreeSet<&str> = BTreeSet::new();
+    let mut foreseen: BTreeSet<String> = BTreeSet::new();
     for _ in 0..300 {
         let case = case().new_tree(&mut runner).unwrap().current();
         match case.admit(&case.set()) {
             Ok(admission) => {
+                let said = admission.warnings.iter().map(|line| line.as_str().to_owned());
+                let said = said.chain(admission.message.clone());
+                foreseen.extend(said.flat_map(|text| {
+                    let found = text.match_indices("DG0");
+                    found.map(|(at, _)| text[at..].chars().take(5).collect()).collect::<Vec<_>>()
+                }));
                 *reasons.entry(admission.reason.as_str()).or_default() += 1;
                 for operation in &admission.operations {
                     let path = operation.path().to_string();
@@ -394,6 +427,7 @@ fn the_generators_reach_every_outcome() {
         let found = reasons.get(reason.as_str()).copied().unwrap_or_default();
         assert!(found >= least, "{}: {found} of at least {least}: {reasons:?}", reason.as_str());
     }
+    assert!(foreseen.len() >= 10, "few findings: {foreseen:?}");
     let never: Vec<&&str> = PLACES.iter().filter(|place| !touched.contains(**place)).collect();
     assert!(never.is_empty(), "no case changes {never:?}");
 }
@@ -456,6 +490,30 @@ impl Case {
             }
             None => shipped(),
         };
+        PolicySet::compile(&sources, self.settings()).unwrap()
+    }
+
+    /// The same policies, of which each says this of every finding.
+    fn set_with_all_findings(&self, effect: Effect) -> PolicySet {
+        let mut documents: Vec<DevicePolicy> = match &self.policies {
+            Some(policies) => policies
+                .iter()
+                .map(|policy| serde_json::from_value(policy.clone()).unwrap())
+                .collect(),
+            None => shipped()
+                .iter()
+                .map(|source| serde_saphyr::from_str(&source.text).unwrap())
+                .collect(),
+        };
+        let codes = || entries().iter().map(|entry| entry.code.to_string());
+        for document in &mut documents {
+            document.spec.conflicts = codes().map(|code| (code, effect)).collect();
+        }
+        let sources: Vec<PolicySource> = documents
+            .iter()
+            .enumerate()
+            .map(|(index, document)| source(index, document, self.as_json))
+            .collect();
         PolicySet::compile(&sources, self.settings()).unwrap()
     }
 
