@@ -58,9 +58,12 @@ pub fn effect(finding: &Finding, asks: &[Ask<'_>]) -> Effect {
     }
 }
 
-/// Whether a finding is worth a warning at every creation of a pod. Others are for those who ask.
-pub fn is_said(finding: &Finding) -> bool {
-    finding.severity() != Severity::Info
+/// Whether a finding is worth a warning at every creation of a pod: it is more than good to know, or a
+/// policy wants it said.
+pub fn is_said(finding: &Finding, asks: &[Ask<'_>]) -> bool {
+    let code = finding.code.to_string();
+    let wanted = |ask: &Ask<'_>| ask.policy.spec().conflicts.contains_key(&code);
+    finding.severity() != Severity::Info || asks.iter().any(wanted)
 }
 
 /// What the whole pod will be.
@@ -87,6 +90,12 @@ impl<'a> PodAfter<'a> {
             runtime_class: class.or(named).filter(|class| !class.is_empty()),
             host_paths: spec.volumes.iter().filter_map(host_path).collect(),
         }
+    }
+
+    /// Whether containers run on a kernel of their own, to which the node's AppArmor and seccomp are
+    /// nothing: gVisor, and Kata by the names that its installation gives.
+    fn is_sandboxed(&self) -> bool {
+        self.is_gvisor() || self.runtime_class.is_some_and(|class| class.starts_with("kata"))
     }
 
     fn is_gvisor(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The line itself: one review, one answer.
 
+use std::collections::BTreeSet;
+
 use json_patch::PatchOperation;
 
 use super::annotation::{self, Asked};
@@ -345,6 +347,7 @@ fn weigh<'a>(
     if weighed.windows {
         return weighed;
     }
+    let mut said = BTreeSet::new();
     for finding in foresee::findings(request, spec, &weighed.plan, asks, namespace) {
         match foresee::effect(&finding, asks) {
             Effect::Deny => {
@@ -352,8 +355,14 @@ fn weigh<'a>(
                 weighed.objections.push(Objection::new(Reason::Foreseen, sentence));
             }
             Effect::Ignore => continue,
-            Effect::Warn if foresee::is_said(&finding) => {
-                weighed.warnings.extend(Warning::lines(finding.to_string()));
+            Effect::Warn if foresee::is_said(&finding, asks) => {
+                // The remedy once for each code: the API server passes a line on only once, too.
+                let text = if said.insert(finding.code) {
+                    finding.to_string()
+                } else {
+                    format!("{}: {}", finding.code, finding.sentence())
+                };
+                weighed.warnings.extend(Warning::lines(text));
             }
             Effect::Warn => {}
         }

@@ -76,7 +76,7 @@ fn confinement(
     container: &ContainerAfter<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    if container.is_privileged() || container.fuse_asks().next().is_none() || pod.is_gvisor() {
+    if container.is_privileged() || container.fuse_asks().next().is_none() || pod.is_sandboxed() {
         return;
     }
     let path = format!("{}/securityContext", container.path);
@@ -199,8 +199,12 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         })
         .collect();
     let is_extended = |name: &str| name.contains('/') && !name.contains("kubernetes.io/");
-    let names: BTreeSet<&str> =
-        own.limits.keys().chain(own.requests.keys()).map(|name| name.as_str()).collect();
+    let names: BTreeSet<&str> = own
+        .limits
+        .keys()
+        .chain(own.requests.keys())
+        .map(crate::decision::pod::Text::as_str)
+        .collect();
     for name in names.into_iter().filter(|name| is_extended(name) && !granted.contains(name)) {
         let path = |list: &str| {
             let key = name.replace('~', "~0").replace('/', "~1");
