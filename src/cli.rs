@@ -9,6 +9,7 @@ pub mod arguments;
 pub mod completions;
 pub mod explain;
 pub mod input;
+pub mod lint;
 pub mod man;
 pub mod misplaced;
 pub mod output;
@@ -49,6 +50,8 @@ pub enum Verb {
     Completions(completions::Completions),
     /// Show the decision step by step, or what a finding such as DG001 means.
     Explain(explain::Explain),
+    /// Find what is wrong in manifests, or will start and not work, each at its line.
+    Lint(lint::Lint),
     /// Print the manual page, or that of one verb.
     Man(man::Man),
     /// Show what comes out for pods and everything that holds a pod template.
@@ -98,6 +101,7 @@ fn run(verb: Verb) -> anyhow::Result<Status> {
         Verb::Admit(arguments) => admit::run(&arguments),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
         Verb::Patch(arguments) => patch::run(&arguments),
         Verb::Policy(arguments) => policy::run(&arguments),

@@ -21,7 +21,7 @@ const FILES_LIMIT: usize = 10_000;
 const DEPTH_LIMIT: usize = 128;
 /// The stack for documents of that depth. Reading is recursive, and without optimisation a level takes
 /// some 25 KiB: more than the 2 MiB of a test's thread in all.
-const STACK: usize = 16 * 1024 * 1024;
+pub(super) const STACK: usize = 16 * 1024 * 1024;
 /// The most values of a document: some, and no more than memory that any machine has.
 const VALUES_LIMIT: usize = 4_000_000;
 /// How many nodes aliases may stand for, in a file. Manifests that use anchors repeat an `env` block;
@@ -139,12 +139,12 @@ pub fn name(path: &Path) -> String {
     if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
-fn is_stdin(path: &Path) -> bool {
+pub(super) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
 /// The manifests of a folder and of the folders in it, in name order.
-fn manifests_of(folder: &Path) -> Result<Vec<PathBuf>, InputError> {
+pub(super) fn manifests_of(folder: &Path) -> Result<Vec<PathBuf>, InputError> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -237,7 +237,7 @@ fn number(file: &str, named: bool, values: impl IntoIterator<Item = WithLine>) -
 
 /// How kubectl reads YAML: it is YAML 1.1, where `0644` is octal and `yes` is true
 /// (`sigs.k8s.io/yaml`). Another reading here would decide about another pod.
-fn yaml_options() -> serde_saphyr::Options {
+pub(super) fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_LIMIT,

@@ -66,7 +66,7 @@ fn apply(
 }
 
 /// The path in the document: through the longest part of the pod that has a place.
-fn translate(path: &str, places: &[Place]) -> Option<PointerBuf> {
+pub(super) fn translate(path: &str, places: &[Place]) -> Option<PointerBuf> {
     places
         .iter()
         .filter_map(|place| {

@@ -97,7 +97,7 @@ impl Manifests {
 }
 
 impl Question {
-    fn new(
+    pub(super) fn new(
         index: usize,
         document: &Document,
         object: PointerBuf,

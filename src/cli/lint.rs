@@ -1,0 +1,256 @@
+//! `lint`: what is wrong in manifests, or will start and not work, each at its line.
+
+mod fields;
+mod form;
+mod inspect;
+mod source;
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::Status;
+use super::arguments::{DecidingArguments, compile};
+use super::input::{self, InputError};
+use super::output;
+use super::problems::plural;
+use super::question::Question;
+use super::workload;
+use crate::config::Assumed;
+use crate::decision::finding::{Code, Severity};
+use crate::decision::{PolicySet, Reason};
+use source::{Source, Spot};
+
+/// The flags of `lint`.
+#[derive(Debug, Args)]
+pub struct Lint {
+    /// Manifest, folder of manifests, or - for standard input; several may be given.
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// How to write what is found.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// The least severity that makes the exit status 1. All is written, whatever this says.
+    #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
+    pub severity: Threshold,
+    /// The policies, and what is assumed about the pods.
+    #[command(flatten)]
+    pub deciding: DecidingArguments,
+}
+
+/// How the remarks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// Workflow commands that GitHub shows beside the lines of a pull request.
+    Github,
+    /// For scripts: a list with one object for each remark.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// For people: each with its line of the file.
+    #[default]
+    Text,
+}
+
+/// The least severity that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Threshold {
+    /// It will be refused, or will not work.
+    Error,
+    /// It works only if something else holds.
+    #[default]
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Threshold {
+    fn severity(self) -> Severity {
+        match self {
+            Self::Error => Severity::Error,
+            Self::Warning => Severity::Warning,
+            Self::Info => Severity::Info,
+        }
+    }
+}
+
+/// Something to say of a pod, at a place in a file.
+struct Remark {
+    /// The index of the source.
+    source: usize,
+    /// The number of the document in it, from 1.
+    document: usize,
+    /// What names the pod.
+    pod: String,
+    said: Said,
+    /// Where in the document, a JSON Pointer.
+    pointer: String,
+    spot: Spot,
+}
+
+/// What is to be said, and of what part of the pod.
+struct Said {
+    rule: Rule,
+    severity: Severity,
+    message: String,
+    remedy: Option<String>,
+    /// Whether Devgrant would refuse the pod for it.
+    refuses: bool,
+    /// Where in the pod, a JSON Pointer.
+    path: String,
+    /// Whether the name of the field is meant and not its value.
+    key: bool,
+}
+
+/// What a remark is about: its name never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rule {
+    /// What is foreseen.
+    Finding(Code),
+    /// What is wrong with an ask.
+    Ask(Reason),
+    /// What is said at admission and has no code.
+    Note,
+    /// A field that the API server does not know.
+    UnknownField,
+    /// A pod that the API server cannot read.
+    UnreadablePod,
+}
+
+impl Rule {
+    fn id(self) -> String {
+        match self {
+            Self::Finding(code) => code.as_str(),
+            Self::Ask(reason) => reason.as_str().to_owned(),
+            Self::Note => "Note".to_owned(),
+            Self::UnknownField => "UnknownField".to_owned(),
+            Self::UnreadablePod => "UnreadablePod".to_owned(),
+        }
+    }
+}
+
+/// All that was read, and what is to be said of it.
+#[derive(Default)]
+struct Report {
+    sources: Vec<Source>,
+    remarks: Vec<Remark>,
+    pods: usize,
+    /// Whether anything could not be read.
+    broken: bool,
+}
+
+pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
+    let config = arguments.deciding.load()?;
+    let policies = compile(&config)?;
+    let mut report = Report::default();
+    for path in &arguments.paths {
+        report.read(path)?;
+    }
+    report.inspect(&policies, &config.assumed)?;
+
+    let mut stdout = output::stdout();
+    match arguments.output {
+        Format::Github => form::github(&mut stdout, &report)?,
+        Format::Json => form::json(&mut stdout, &report)?,
+        Format::Sarif => form::sarif(&mut stdout, &report)?,
+        Format::Text => form::text(&mut stdout, &report)?,
+    }
+    writeln!(output::stderr(), "{}", report.summary())?;
+    if report.broken {
+        anyhow::bail!("not every file could be read");
+    }
+    let counts = |remark: &Remark| remark.said.severity <= arguments.severity.severity();
+    Ok(if report.remarks.iter().any(counts) { Status::No } else { Status::Fine })
+}
+
+impl Report {
+    /// Reads the files of a path. One that cannot be read does not hide what is in the others.
+    fn read(&mut self, path: &Path) -> anyhow::Result<()> {
+        let is_folder = !input::is_stdin(path) && path.is_dir();
+        let files = if is_folder { input::manifests_of(path)? } else { vec![path.to_path_buf()] };
+        for file in files {
+            match Source::read(&file, !is_folder) {
+                Ok(source) => self.sources.push(source),
+                Err(error @ InputError::Syntax { .. }) if is_template(&error) => {
+                    output::note(&format!("{error}; passed by"))?;
+                }
+                Err(error) => {
+                    self.broken = true;
+                    broken(&error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn inspect(&mut self, policies: &PolicySet, assumed: &Assumed) -> anyhow::Result<()> {
+        for (index, source) in self.sources.iter().enumerate() {
+            for (number, document) in source.documents.iter().enumerate() {
+                let objects = match workload::objects(&document.value) {
+                    Ok(objects) => objects,
+                    // Values of a chart, a kustomization, a patch of a Deployment: folders and
+                    // pull requests are full of them.
+                    Err(problem) => {
+                        output::note(&format!("{} {problem}; passed by", document.place()))?;
+                        continue;
+                    }
+                };
+                let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
+                let pods = objects.into_iter().flat_map(|object| {
+                    object.pods.into_iter().map(move |pod| (object.at.clone(), pod))
+                });
+                for (at, pod) in pods {
+                    let question = Question::new(number, document, at, pod, several, assumed)?;
+                    self.pods += 1;
+                    let remarks = inspect::pod(&question, policies)?.into_iter().map(|said| {
+                        let pointer = inspect::placed(&said.path, &question);
+                        let spot = source.spot(number, &pointer, said.key);
+                        let (document, pod) = (document.number, question.title.clone());
+                        Remark { source: index, document, pod, said, pointer, spot }
+                    });
+                    self.remarks.extend(remarks);
+                }
+            }
+        }
+        self.remarks.sort_by_key(|remark| {
+            (remark.source, remark.spot.line, remark.spot.column, remark.said.severity)
+        });
+        // What several pods take from one place is said once.
+        let mut seen = BTreeSet::new();
+        self.remarks.retain(|remark| {
+            let Remark { source, document, said, pointer, .. } = remark;
+            seen.insert((*source, *document, pointer.clone(), said.rule, said.message.clone()))
+        });
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let count = |severity| {
+            self.remarks.iter().filter(|remark| remark.said.severity == severity).count()
+        };
+        let counts = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+        let mut parts: Vec<String> =
+            counts.map(|(severity, noun)| plural(count(severity), noun)).to_vec();
+        parts.push(format!("{} info", count(Severity::Info)));
+        let (pods, files) = (plural(self.pods, "pod"), plural(self.sources.len(), "file"));
+        format!("{} in {pods} of {files}", parts.join(", "))
+    }
+
+    fn source(&self, remark: &Remark) -> Option<&Source> {
+        self.sources.get(remark.source)
+    }
+}
+
+/// Whether a file is no YAML since it is the template of some.
+fn is_template(error: &InputError) -> bool {
+    error.to_string().contains("render it first")
+}
+
+fn broken(error: &InputError) -> io::Result<()> {
+    let style = output::ERROR;
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    let cause = cause.unwrap_or_default();
+    writeln!(output::stderr(), "devgrant: {style}error:{style:#} {error}{cause}")
+}

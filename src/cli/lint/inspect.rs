@@ -1,0 +1,219 @@
+//! What is to be said of one pod.
+
+use anyhow::Context;
+
+use super::fields::{self, Unknown};
+use super::{Rule, Said};
+use crate::cli::placement::translate;
+use crate::cli::question::Question;
+use crate::decision::finding::{Code, Finding, Severity};
+use crate::decision::line::{pod_of, unasked};
+use crate::decision::plan::Objection;
+use crate::decision::pod::Pod;
+use crate::decision::review::Mismatch;
+use crate::decision::warning::Warning;
+use crate::decision::{
+    Decision, Plan, PolicySet, Reason, Request, Review, Undecided, Verdict, decide, foresee,
+};
+
+/// All of one pod, in no order.
+pub(super) fn pod(question: &Question, policies: &PolicySet) -> anyhow::Result<Vec<Said>> {
+    let mut said: Vec<Said> =
+        fields::unknown(&question.pod.pod).into_iter().map(Said::unknown).collect();
+    // An AdmissionReview in a file may be none.
+    match Review::decode(&question.review) {
+        Err(problem) => said.push(Said::unreadable(&problem.to_string())),
+        Ok(review) => match decided(&review, question, policies) {
+            Ok(mut more) => said.append(&mut more),
+            Err(
+                undecided @ (Undecided::NotPod(_)
+                | Undecided::NoSpec
+                | Undecided::NotRequest { .. }),
+            ) => said.push(Said::unreadable(&undecided.to_string())),
+            Err(undecided) => return Err(undecided).context(question.title.clone()),
+        },
+    }
+    Ok(said)
+}
+
+/// Where a part of the pod is in the document that it was found in.
+pub(super) fn placed(path: &str, question: &Question) -> String {
+    let found = translate(path, &question.pod.places);
+    found.as_ref().unwrap_or(&question.pod.template).to_string()
+}
+
+fn decided(
+    review: &Review<'_>,
+    question: &Question,
+    policies: &PolicySet,
+) -> Result<Vec<Said>, Undecided> {
+    let request = Request::of(review)?;
+    let pod = pod_of(&request, policies)?;
+    let decision = match &pod {
+        Some(pod) => decide(&request, pod, policies, Some(&question.namespace))?,
+        None => Decision::untouched(unasked(&request)),
+    };
+    let objections: Vec<&Objection> = match &decision.verdict {
+        Verdict::Admit(_) => Vec::new(),
+        Verdict::Refuse(refusal) => refusal.objections().collect(),
+    };
+    let mut said = Vec::new();
+    for finding in &decision.findings {
+        let sentence = finding.to_string();
+        let refuses = objections.iter().any(|objection| objection.sentence == sentence);
+        said.push(Said::finding(finding, refuses));
+    }
+    // Nobody foresaw anything of a pod that asks for nothing that is granted.
+    if decision.asks.is_empty() && decision.findings.is_empty() {
+        let general = general(&request, question)?;
+        said.extend(general.iter().map(|finding| Said::finding(finding, false)));
+    }
+    let keys = Keys { request: &request, prefix: &policies.settings().prefix };
+    // What was foreseen is there already, at its own place.
+    let others = objections.iter().filter(|other| other.reason != Reason::Foreseen);
+    said.extend(others.map(|objection| {
+        let rule = Rule::Ask(objection.reason);
+        let said = Said::asked(rule, Severity::Error, &objection.sentence, &keys);
+        Said { refuses: true, ..said }
+    }));
+    warnings(&decision, &keys, &mut said);
+    Ok(said)
+}
+
+/// What holds for any pod, also for one that asks for nothing.
+fn general(request: &Request<'_>, question: &Question) -> Result<Vec<Finding>, Undecided> {
+    let Some(object) = request.object.filter(|_| request.creates_pod) else {
+        return Ok(Vec::new());
+    };
+    let pod: Pod<'_> = serde_json::from_str(object.get())
+        .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(object.get())))?;
+    let Some(spec) = pod.spec() else { return Ok(Vec::new()) };
+    let plan = Plan::default();
+    let mut findings = foresee::findings(request, spec, &plan, &[], &question.namespace);
+    // That an ephemeral container gets no device is nothing to a pod that wants none.
+    findings.retain(|finding| finding.code != Code::DG014);
+    Ok(findings)
+}
+
+/// The warnings that are no findings: what `onInvalid: Warn` ignores, and what a shadow would do.
+fn warnings(decision: &Decision<'_>, keys: &Keys<'_>, said: &mut Vec<Said>) {
+    let found = decision.findings.iter().flat_map(|finding| Warning::lines(finding.to_string()));
+    let mut known: Vec<Warning> = found.collect();
+    for objection in &decision.ignored {
+        let shadow = Warning::lines(format!("{SHADOW_REFUSES}{}", objection.sentence));
+        let is_shadow = shadow.first().is_some_and(|first| decision.warnings.contains(first));
+        let start = if is_shadow { SHADOW_REFUSES } else { "ignored: " };
+        let text = format!("{start}{}", objection.sentence);
+        known.extend(Warning::lines(&text));
+        said.push(Said::asked(Rule::Ask(objection.reason), Severity::Warning, &text, keys));
+    }
+    let others = decision.warnings.iter().filter(|warning| !known.contains(warning));
+    for text in joined(others) {
+        let severity = if NOTES.iter().any(|note| text.starts_with(note)) {
+            Severity::Info
+        } else {
+            Severity::Warning
+        };
+        said.push(Said::asked(Rule::Note, severity, &text, keys));
+    }
+}
+
+const SHADOW_REFUSES: &str = "shadow: would refuse: ";
+/// The starts of what is no fault of the pod.
+const NOTES: [&str; 2] = ["shadow: would grant ", "no container is named: "];
+
+/// Warnings as the sentences that they were before they were cut into lines.
+fn joined<'w>(warnings: impl Iterator<Item = &'w Warning>) -> Vec<String> {
+    let mut sentences: Vec<String> = Vec::new();
+    for warning in warnings {
+        match (warning.as_str().strip_prefix('…'), sentences.last_mut()) {
+            (Some(rest), Some(last)) if last.ends_with('…') => {
+                last.truncate(last.len() - '…'.len_utf8());
+                last.push(' ');
+                last.push_str(rest);
+            }
+            _ => sentences.push(warning.as_str().to_owned()),
+        }
+    }
+    sentences
+}
+
+/// The annotations that ask.
+struct Keys<'a> {
+    request: &'a Request<'a>,
+    prefix: &'a str,
+}
+
+impl Keys<'_> {
+    /// The annotation that a sentence is about: the one that it names whole, or by its device, or else
+    /// the first.
+    fn path(&self, sentence: &str) -> String {
+        let keys: Vec<&str> = self.request.annotations(self.prefix).map(|(key, _)| key).collect();
+        let longest = |all: &mut dyn Iterator<Item = &str>| {
+            all.max_by_key(|key| key.len()).map(str::to_owned)
+        };
+        let whole = |key: &&str| sentence.contains(&format!("{}/{key}", self.prefix));
+        let device = |key: &&str| sentence.contains(*key);
+        let key = longest(&mut keys.iter().copied().filter(whole))
+            .or_else(|| longest(&mut keys.iter().copied().filter(device)))
+            .or_else(|| keys.first().map(|key| (*key).to_owned()));
+        match key {
+            Some(key) => format!("/metadata/annotations/{}~1{key}", self.prefix),
+            None => "/metadata/annotations".to_owned(),
+        }
+    }
+}
+
+impl Said {
+    fn finding(finding: &Finding, refuses: bool) -> Self {
+        Self {
+            rule: Rule::Finding(finding.code),
+            severity: if refuses { Severity::Error } else { finding.severity() },
+            message: finding.sentence(),
+            remedy: Some(finding.remedy()),
+            refuses,
+            path: finding.path.clone(),
+            // The value of an annotation says nothing of what is wrong with its key.
+            key: finding.path.starts_with("/metadata/annotations/"),
+        }
+    }
+
+    fn asked(rule: Rule, severity: Severity, sentence: &str, keys: &Keys<'_>) -> Self {
+        let path = keys.path(sentence);
+        let message = sentence.to_owned();
+        let key = rule == Rule::Ask(Reason::UnknownKey);
+        Self { rule, severity, message, remedy: None, refuses: false, path, key }
+    }
+
+    fn unknown(unknown: Unknown) -> Self {
+        Self {
+            rule: Rule::UnknownField,
+            severity: if unknown.sure { Severity::Warning } else { Severity::Info },
+            message: unknown.message,
+            remedy: Some(unknown.remedy),
+            refuses: false,
+            path: unknown.path,
+            key: true,
+        }
+    }
+
+    fn unreadable(message: &str) -> Self {
+        // `spec.containers[0].name`, as serde_path_to_error writes it.
+        let path = message.strip_prefix("this is no pod: `").and_then(|rest| rest.split_once('`'));
+        let path = path.map_or_else(String::new, |(path, _)| {
+            format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"))
+        });
+        let message = message.replace("this is no pod:", "the API server cannot read this pod:");
+        let remedy =
+            "write that; if a placeholder stands there, lint the manifest once it is filled in";
+        Self {
+            rule: Rule::UnreadablePod,
+            severity: Severity::Warning,
+            message,
+            remedy: Some(remedy.to_owned()),
+            refuses: false,
+            path,
+            key: false,
+        }
+    }
+}
