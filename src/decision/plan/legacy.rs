@@ -43,12 +43,16 @@ pub(super) fn rewrite<'p>(
     asks: &[&Ask<'_>],
 ) -> Option<Rewrite<'p>> {
     // The hatch asks for the old shape.
-    let asked: Vec<&Legacy> = asks
+    let asked: Vec<Claimant<'_>> = asks
         .iter()
         .filter(|ask| !ask.mode.privileged)
-        .filter_map(|ask| ask.policy.spec().legacy.as_ref())
-        .filter(|legacy| legacy.action != LegacyAction::Ignore)
+        .filter_map(|ask| Some(Claimant { ask, legacy: ask.policy.spec().legacy.as_ref()? }))
+        .filter(|one| one.legacy.action != LegacyAction::Ignore)
         .collect();
+    // All of `/dev` is no sign of a device that nobody looks for.
+    if asked.is_empty() {
+        return None;
+    }
     let uses: Vec<(usize, Use)> = container
         .volume_mounts
         .iter()
@@ -67,6 +71,15 @@ pub(super) fn rewrite<'p>(
         _ => None,
     })?;
 
+    // The policies whose devices these are; all of `/dev` is everybody's.
+    let concerned: Vec<&Claimant<'_>> = asked
+        .iter()
+        .filter(|one| {
+            let mut mounts = container.volume_mounts.iter().zip(&uses);
+            mounts.any(|(mount, (_, host))| host.is_old_shape() && one.has(spec, mount))
+        })
+        .collect();
+
     let place = format!("/spec/{}/{}", at.list.field(), at.index);
     let name = container.name.as_str();
     let is_privileged = container.security_context.privileged == Some(true);
@@ -78,15 +91,21 @@ pub(super) fn rewrite<'p>(
             [("container", name), ("path", first), ("why", why)],
         )],
     };
-    if asked.iter().any(|legacy| legacy.action == LegacyAction::Deny) {
+    if concerned.iter().any(|one| one.legacy.action == LegacyAction::Deny) {
         return Some(said(Code::DG023, ""));
     }
-    if asked.iter().any(|legacy| legacy.action == LegacyAction::Warn) {
+    if concerned.iter().any(|one| one.legacy.action == LegacyAction::Warn) {
         return Some(said(Code::DG022, "the policy only warns of it"));
     }
-    let unprivileged = is_privileged && asked.iter().all(|legacy| legacy.privileged);
+    let unprivileged = is_privileged && asked.iter().all(|one| one.legacy.privileged);
     if is_privileged && !unprivileged {
         return Some(said(Code::DG022, "the policy leaves `privileged` alone"));
+    }
+    // What the one ask takes away, the other would give.
+    if let Some(hatch) = asks.iter().find(|ask| ask.mode.privileged) {
+        let (mode, device) = (hatch.mode_name, hatch.policy.device());
+        let why = format!("the mode `{mode}` of `{device}`, which it asks for too, is privileged");
+        return Some(said(Code::DG022, &why));
     }
     if let Some(why) = serves_else(spec, container, &uses, is_privileged) {
         return Some(said(Code::DG022, &why));
@@ -120,6 +139,16 @@ pub(super) fn volumes<'p>(
     };
     let mut freed = Vec::new();
     let mut held = Vec::new();
+    // A name that a grant mounts is taken for the volume that is there.
+    let granted: Vec<String> = containers
+        .iter()
+        .flat_map(|(_, grants)| grants)
+        .filter_map(|grant| match grant {
+            ContainerGrant::Mount { volume, .. } => Some(volume.to_string()),
+            _ => None,
+        })
+        .collect();
+    held.extend(granted.iter().map(String::as_str));
     for (at, container) in spec.all_containers() {
         for (index, mount) in container.volume_mounts.iter().enumerate() {
             let names = if unmounted(at, index) { &mut freed } else { &mut held };
@@ -137,6 +166,21 @@ pub(super) fn volumes<'p>(
         .collect()
 }
 
+/// An ask for a device whose old shape is known.
+struct Claimant<'s> {
+    ask: &'s Ask<'s>,
+    legacy: &'s Legacy,
+}
+
+impl Claimant<'_> {
+    /// Whether a mount is of the device, or of all of `/dev`.
+    fn has(&self, spec: &Spec<'_>, mount: &VolumeMount<'_>) -> bool {
+        let path = node_path(spec, mount).unwrap_or_default();
+        let mut devices = self.legacy.host_paths.iter();
+        path == ["dev"] || devices.any(|device| is_device(&path, device))
+    }
+}
+
 /// What a mount brings from the node.
 enum Use {
     /// Nothing, or data.
@@ -151,24 +195,36 @@ enum Use {
     Else(String),
 }
 
-fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[&Legacy]) -> Use {
+impl Use {
+    /// Whether the mount is what the grant replaces.
+    fn is_old_shape(&self) -> bool {
+        matches!(self, Self::Device(_) | Self::AllDevices(_) | Self::Moved(..))
+    }
+}
+
+/// The path of the node that a mount shows, by its parts; `None` if it is none of the node's.
+fn node_path<'s>(spec: &'s Spec<'_>, mount: &'s VolumeMount<'_>) -> Option<Vec<&'s str>> {
     let mut volumes = spec.volumes.iter();
-    let volume = volumes.find(|volume| volume.name == mount.name.as_str());
-    let Some(host_path) = volume.and_then(|volume| volume.host_path.as_ref()) else {
+    let volume = volumes.find(|volume| volume.name == mount.name.as_str())?;
+    let mut path = parts(volume.host_path.as_ref()?.path.as_str());
+    path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
+    Some(path)
+}
+
+fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> Use {
+    let Some(path) = node_path(spec, mount) else {
         return Use::Other;
     };
-    let mut path = parts(host_path.path.as_str());
-    path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
     let shown = excerpt(&format!("/{}", path.join("/")));
+    let is_asked =
+        asked.iter().flat_map(|one| &one.legacy.host_paths).any(|device| is_device(&path, device));
     if mount.sub_path_expr.as_ref().is_some_and(|expr| !expr.as_str().is_empty())
-        && path.first() == Some(&"dev")
+        && (path == ["dev"] || is_asked)
     {
         let why = "a `subPathExpr` says only at run time what is mounted".to_owned();
         return Use::Moved(shown, why);
     }
     let inside = parts(mount.mount_path.as_str());
-    let is_asked =
-        asked.iter().flat_map(|legacy| &legacy.host_paths).any(|device| is_device(&path, device));
     let elsewhere = || {
         let inside = excerpt(&format!("/{}", inside.join("/")));
         format!("it is mounted at `{inside}`, where the program may look for it")
