@@ -107,6 +107,9 @@ pub(super) fn rewrite<'p>(
         let why = format!("the mode `{mode}` of `{device}`, which it asks for too, is privileged");
         return Some(said(Code::DG022, &why));
     }
+    if let Some(why) = brings_nothing(spec, &concerned) {
+        return Some(said(Code::DG022, &why));
+    }
     if let Some(why) = serves_else(spec, container, &uses, is_privileged) {
         return Some(said(Code::DG022, &why));
     }
@@ -179,6 +182,26 @@ impl Claimant<'_> {
         let mut devices = self.legacy.host_paths.iter();
         path == ["dev"] || devices.any(|device| is_device(&path, device))
     }
+}
+
+/// Why the device would not be there without the hostPath; `None` if the grant brings it. Where a
+/// RuntimeClass or another resource makes the mode's own resource unnecessary, they bring it.
+fn brings_nothing(spec: &Spec<'_>, concerned: &[&Claimant<'_>]) -> Option<String> {
+    let brings = |ask: &Ask<'_>| {
+        let mode = ask.mode;
+        // CRI-O brings devices by an annotation.
+        !mode.resources.is_empty()
+            || !mode.resource_claims.is_empty()
+            || !mode.pod_annotations.is_empty()
+    };
+    if let Some(one) = concerned.iter().find(|one| !brings(one.ask)) {
+        let (mode, device) = (one.ask.mode_name, one.ask.policy.device());
+        return Some(format!("the mode `{mode}` of `{device}` brings no device"));
+    }
+    // The kubelet starts such a pod on a node without the device, too (F:A15).
+    let node = spec.node_name.as_ref().map(super::super::pod::Text::as_str).unwrap_or_default();
+    (!node.is_empty())
+        .then(|| "`spec.nodeName` is set, so that nobody checks for the device there".to_owned())
 }
 
 /// What a mount brings from the node.
