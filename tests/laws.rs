@@ -56,7 +56,8 @@ proptest! {
     #![proptest_config(config(250))]
 
     /// 5, and the rest of 2 and 8: what the patch adds is in the policies that let this subject ask,
-    /// and everything else survives. Requests equal limits where we wrote either.
+    /// and everything else survives. Requests equal limits where we wrote either. Of the old shape a
+    /// container loses what its own asks replace, or is told why not.
     #[test]
     fn a_pod_never_gets_more_than_policy_says(case in case()) {
         let set = case.set();
@@ -68,6 +69,16 @@ proptest! {
         if admission.reason == Reason::Granted {
             let judged = judge::nvidia(case.pod(), &after, &entitled);
             prop_assert!(judged.is_ok(), "{}", judged.unwrap_err());
+            let said = said(&admission);
+            // Of too many warnings the last ones are left out.
+            if !said.contains("more lines") {
+                // An ask that is wrong may be left out with a warning.
+                let granted = |device: &str| admission.devices.iter().any(|one| one.device == device);
+                let entitled: Vec<_> =
+                    entitled.into_iter().filter(|one| granted(&one.device)).collect();
+                let judged = judge::old_shape_is_gone_or_said(case.pod(), &after, &entitled, &said);
+                prop_assert!(judged.is_ok(), "{}: {}", judged.unwrap_err(), said);
+            }
         }
     }
 }
@@ -108,6 +119,7 @@ proptest! {
         let set = case.set();
         let Ok(admission) = case.admit(&set) else { return Ok(()) };
         let after = case.after(&admission)?;
+        let mut last: BTreeMap<String, usize> = BTreeMap::new();
         for operation in &admission.operations {
             let (path, removes) = match operation {
                 PatchOperation::Add(add) => (&add.path, false),
@@ -116,7 +128,15 @@ proptest! {
                 other => return Err(TestCaseError::fail(format!("{other:?}"))),
             };
             let path = path.to_string();
-            prop_assert!(!removes || path == STAMP, "{} is removed", path);
+            let may_go = path == STAMP || OLD_SHAPE.iter().any(|place| is_at(&path, place));
+            prop_assert!(!removes || may_go, "{} is removed", path);
+            // Of one list the last item goes first, or the others would have moved.
+            if let Some((list, index)) = path.rsplit_once('/').filter(|_| removes)
+                && let Ok(index) = index.parse()
+            {
+                let before = last.insert(list.to_owned(), index);
+                prop_assert!(before.is_none_or(|before| before > index), "{} after {:?}", path, before);
+            }
             prop_assert!(PLACES.iter().any(|place| is_at(&path, place)), "{} is touched", path);
         }
         let typed = serde_json::from_value::<k8s_openapi::api::core::v1::Pod>;
@@ -391,7 +411,9 @@ fn the_generators_reach_every_outcome() {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     let mut touched: BTreeSet<&str> = BTreeSet::new();
     let mut foreseen: BTreeSet<String> = BTreeSet::new();
-    for _ in 0..300 {
+    let mut removed: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
+    for _ in 0..400 {
         let case = case().new_tree(&mut runner).unwrap().current();
         match case.admit(&case.set()) {
             Ok(admission) => {
@@ -405,6 +427,17 @@ fn the_generators_reach_every_outcome() {
                 for operation in &admission.operations {
                     let path = operation.path().to_string();
                     touched.extend(PLACES.iter().filter(|place| is_at(&path, place)));
+                    if matches!(operation, PatchOperation::Remove(_)) {
+                        for place in OLD_SHAPE.iter().filter(|place| is_at(&path, place)) {
+                            *removed.entry(place).or_default() += 1;
+                        }
+                    }
+                }
+                let text =
+                    format!("{} {}", said(&admission), admission.message.unwrap_or_default());
+                for code in ["DG021", "DG022", "DG023"].iter().filter(|code| text.contains(**code))
+                {
+                    *codes.entry(code).or_default() += 1;
                 }
             }
             Err(_) => *reasons.entry("undecided").or_default() += 1,
@@ -413,6 +446,7 @@ fn the_generators_reach_every_outcome() {
     for (reason, least) in [
         (Reason::Granted, 60),
         (Reason::Conflict, 5),
+        (Reason::Foreseen, 2),
         (Reason::Ignored, 5),
         (Reason::InvalidCount, 5),
         (Reason::NotAllowed, 5),
@@ -428,11 +462,23 @@ fn the_generators_reach_every_outcome() {
         assert!(found >= least, "{}: {found} of at least {least}: {reasons:?}", reason.as_str());
     }
     assert!(foreseen.len() >= 10, "few findings: {foreseen:?}");
+    for place in OLD_SHAPE {
+        let found = removed.get(place).copied().unwrap_or_default();
+        assert!(found >= 4, "{place} is removed {found} times: {removed:?}");
+    }
+    for (code, least) in [("DG021", 8), ("DG022", 15), ("DG023", 2)] {
+        let found = codes.get(code).copied().unwrap_or_default();
+        assert!(found >= least, "{code}: {found} of at least {least}: {codes:?}");
+    }
     let never: Vec<&&str> = PLACES.iter().filter(|place| !touched.contains(**place)).collect();
     assert!(never.is_empty(), "no case changes {never:?}");
 }
 
 const STAMP: &str = "/metadata/annotations/devices.example~1granted";
+
+/// What may be removed beside the stamp.
+const OLD_SHAPE: &[&str] =
+    &["/spec/*/*/securityContext/privileged", "/spec/*/*/volumeMounts/*", "/spec/volumes/*"];
 
 /// Where a patch may change something. `*` is one step, `**` any number, none included.
 const PLACES: &[&str] = &[
@@ -568,6 +614,12 @@ fn shipped() -> Vec<PolicySource> {
         text: String::from_utf8(text).unwrap(),
     };
     texts.map(source).collect()
+}
+
+/// All warnings, in one text.
+fn said(admission: &Admission) -> String {
+    let lines: Vec<String> = admission.warnings.iter().map(ToString::to_string).collect();
+    lines.join(" ")
 }
 
 /// Verdict, reason and audit annotations, which the API server drops if they change.

@@ -120,9 +120,10 @@ fn policy() -> impl Strategy<Value = Value> {
         prop_oneof![3 => Just("Deny"), 1 => Just("Warn")],
     );
     let variant = weighted(0.3, subsequence(OMITTABLE, 1..=3));
-    let carried = weighted(0.2, Just(CARRIER));
-    (modes, words, 1_u32..=4, 0_u32..=3, weighted(0.5, allow()), variant, carried).prop_map(
-        |((names, modes), (enforcement, on_invalid), most, less, allow, variant, carried)| {
+    let brought = (weighted(0.2, Just(CARRIER)), weighted(0.95, legacy()));
+    (modes, words, 1_u32..=4, 0_u32..=3, weighted(0.5, allow()), variant, brought).prop_map(
+        |((names, modes), (enforcement, on_invalid), most, less, allow, variant, brought)| {
+            let (carried, legacy) = brought;
             let mut modes: Map<String, Value> =
                 names.iter().map(|name| (*name).to_owned()).zip(modes).collect();
             // One that is asked for often, so that the laws see many who may not have it.
@@ -188,6 +189,9 @@ fn policy() -> impl Strategy<Value = Value> {
             if let Some(carrier) = carried {
                 spec["carriedBy"] = json!([carrier]);
             }
+            if let Some(legacy) = legacy {
+                spec["legacy"] = legacy;
+            }
             json!({
                 "apiVersion": "devgrant/v1alpha1",
                 "kind": "DevicePolicy",
@@ -196,6 +200,15 @@ fn policy() -> impl Strategy<Value = Value> {
             })
         },
     )
+}
+
+/// The shape that a device replaces. Two policies may name the same one.
+fn legacy() -> impl Strategy<Value = Value> {
+    let paths = subsequence(vec!["/dev/fuse", "/dev/nvidia*", "/dev/kvm"], 2..=3);
+    let action = prop_oneof![12 => Just("Rewrite"), 1 => Just("Warn"), 1 => Just("Deny"), 1 => Just("Ignore")];
+    (paths, action, weighted(0.9, Just(true))).prop_map(|(paths, action, privileged)| {
+        json!({ "hostPaths": paths, "action": action, "privileged": privileged.unwrap_or_default() })
+    })
 }
 
 const OMITTABLE: &[&str] = &[
@@ -441,7 +454,152 @@ fn pod(asks: BoxedStrategy<Map<String, Value>>) -> impl Strategy<Value = Value> 
     })
 }
 
+/// A pod's spec, often with the old shape in it.
 fn spec() -> impl Strategy<Value = Value> {
+    (plain_spec(), weighted(0.7, old_shape())).prop_map(|(mut spec, old)| {
+        if let Some(old) = old {
+            old.put(&mut spec);
+        }
+        spec
+    })
+}
+
+/// Volumes with what they bring of the node, and where it is looked for.
+const NODE_VOLUMES: &[(&str, &str, &str)] = &[
+    ("fuse", "/dev/fuse", "/dev/fuse"),
+    ("again", "//dev/fuse/", "/dev/fuse"),
+    ("kvm", "/dev/kvm", "/dev/kvm"),
+    ("gpu0", "/dev/nvidia0", "/dev/nvidia0"),
+    ("sound", "/dev/snd", "/dev/snd"),
+    ("dev", "/dev", "/dev"),
+    ("root", "/", "/host"),
+    ("sys", "/sys", "/sys"),
+    ("srv", "/data", "/data"),
+    ("plugins", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet/device-plugins"),
+    ("devgrant-alpha", "/dev/fuse", "/dev/fuse"),
+];
+
+/// What pods do today: hostPaths, mounted by several containers, mostly privileged.
+#[derive(Debug, Clone)]
+struct OldShape {
+    /// The volumes, mounted or not, in any order.
+    volumes: Vec<Value>,
+    /// For the containers, init containers first: the mounts, and `privileged` if it says so.
+    containers: Vec<(Vec<Value>, Option<Value>)>,
+    /// Fields of the spec.
+    others: Vec<(&'static str, Value)>,
+}
+
+fn old_shape() -> impl Strategy<Value = OldShape> {
+    let volumes = (Just(NODE_VOLUMES.to_vec()).prop_shuffle(), 0_usize..=3);
+    // Mostly the device at its own path; the rest is what makes it hard.
+    let which =
+        prop_oneof![30 => 0_usize..4, 2 => 0..NODE_VOLUMES.len(), 2 => Just(5), 2 => Just(10)];
+    let part = prop_oneof![
+        40 => Just(json!({})),
+        1 => Just(json!({ "subPath": "fuse" })),
+        1 => Just(json!({ "subPath": "" })),
+        1 => Just(json!({ "subPathExpr": "$(POD)" })),
+        1 => Just(json!({ "mountPropagation": "Bidirectional" })),
+        2 => Just(json!({ "mountPropagation": "HostToContainer", "readOnly": true, "future": {} })),
+        1 => Just(json!({ "mountPropagation": null, "subPath": null })),
+    ];
+    let place = prop_oneof![20 => Just(""), 3 => Just("/"), 1 => Just("elsewhere")];
+    let mount = (which, part, place)
+        .prop_map(|(which, mut mount, place)| {
+            let (name, _, inside) = NODE_VOLUMES[which];
+            mount["name"] = name.into();
+            mount["mountPath"] = match (place, name, mount["subPath"].as_str()) {
+                ("elsewhere", ..) => format!("/old/{name}"),
+                (_, "dev", Some("fuse")) => format!("/dev/fuse{place}"),
+                _ => format!("{inside}{place}"),
+            }
+            .into();
+            mount
+        })
+        .boxed();
+    let privileged = prop_oneof![
+        8 => Just(Some(json!(true))), 2 => Just(Some(json!(false))), 1 => Just(Some(Value::Null)), 2 => Just(None)
+    ];
+    let containers = vec(
+        (
+            prop_oneof![1 => Just(0_usize), 4 => Just(1), 2 => 2_usize..=3]
+                .prop_flat_map(move |many| vec(mount.clone(), many)),
+            privileged,
+        ),
+        6,
+    );
+    let others = weighted(
+        0.15,
+        select(vec![
+            ("hostPID", json!(true)),
+            ("hostIPC", json!(true)),
+            ("hostNetwork", json!(true)),
+            ("hostPID", json!(false)),
+            ("runtimeClassName", json!("kata-qemu")),
+            ("ephemeralContainers", json!([{ "name": "debug" }])),
+        ]),
+    );
+    (volumes, containers, others).prop_map(|((all, unused), containers, others)| {
+        let is_used = |name: &str| {
+            let mut mounts = containers.iter().flat_map(|(mounts, _)| mounts);
+            mounts.any(|mount| mount["name"] == name)
+        };
+        let picked: Vec<&str> = all.iter().take(unused).map(|volume| volume.0).collect();
+        let volumes = all
+            .iter()
+            .filter(|volume| picked.contains(&volume.0) || is_used(volume.0))
+            .map(|(name, path, _)| json!({ "name": name, "hostPath": { "path": path }, "future": 1 }))
+            .collect();
+        OldShape { volumes, containers, others: others.into_iter().collect() }
+    })
+}
+
+impl OldShape {
+    fn put(self, spec: &mut Value) {
+        let Self { mut volumes, containers, others } = self;
+        let own = spec["volumes"].as_array().into_iter().flatten();
+        let names: Vec<Value> = volumes.iter().map(|volume| volume["name"].clone()).collect();
+        let own: Vec<Value> = own.filter(|own| !names.contains(&own["name"])).cloned().collect();
+        // Those that go are between others.
+        volumes.splice(volumes.len() / 2..volumes.len() / 2, own);
+        let mut shapes = containers.into_iter();
+        for list in ["initContainers", "containers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                let Some((mounts, privileged)) = shapes.next() else { break };
+                // A path of which the API server takes one mount.
+                let mut all: Vec<Value> = Vec::new();
+                let own = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+                for mount in own.into_iter().chain(mounts) {
+                    let path = |mount: &Value| {
+                        mount["mountPath"].as_str().unwrap().trim_end_matches('/').to_owned()
+                    };
+                    if all.iter().all(|other| path(other) != path(&mount)) {
+                        all.push(mount);
+                    }
+                }
+                if !all.is_empty() {
+                    all.rotate_left(1);
+                    container["volumeMounts"] = all.into();
+                }
+                if let Some(privileged) = privileged {
+                    if container["securityContext"].is_null() {
+                        container["securityContext"] = json!({});
+                    }
+                    container["securityContext"]["privileged"] = privileged;
+                }
+            }
+        }
+        if !volumes.is_empty() {
+            spec["volumes"] = volumes.into();
+        }
+        spec.as_object_mut()
+            .unwrap()
+            .extend(others.into_iter().map(|(field, value)| (field.to_owned(), value)));
+    }
+}
+
+fn plain_spec() -> impl Strategy<Value = Value> {
     let amount = prop_oneof![1 => Just(0), 12 => 1_usize..=3, 2 => 4_usize..=12];
     let regular =
         (vec(container(false), 12), amount).prop_map(|(all, amount)| named(all, amount, "c"));
