@@ -417,9 +417,9 @@ fn the_generators_reach_every_outcome() {
         let case = case().new_tree(&mut runner).unwrap().current();
         match case.admit(&case.set()) {
             Ok(admission) => {
-                let said = admission.warnings.iter().map(|line| line.as_str().to_owned());
-                let said = said.chain(admission.message.clone());
-                foreseen.extend(said.flat_map(|text| {
+                let lines = admission.warnings.iter().map(|line| line.as_str().to_owned());
+                let lines = lines.chain(admission.message.clone());
+                foreseen.extend(lines.flat_map(|text| {
                     let found = text.match_indices("DG0");
                     found.map(|(at, _)| text[at..].chars().take(5).collect()).collect::<Vec<_>>()
                 }));

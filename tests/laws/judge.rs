@@ -166,7 +166,7 @@ fn rewritten<'e>(here: &[&'e Entitlement<'_>]) -> Vec<&'e Legacy> {
 /// A path without what means nothing in it.
 fn plain_path(path: &str) -> String {
     let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    parts.map(|part| format!("/{part}")).collect()
+    parts.fold(String::new(), |path, part| path + "/" + part)
 }
 
 /// What of the node a mount shows; `None` if nothing, or if only the run decides.
