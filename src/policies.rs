@@ -1,6 +1,8 @@
 //! The shell around [`PolicySet::compile`](crate::decision::PolicySet::compile): policy files from
 //! folders, or the shipped ones.
 
+pub mod cases;
+
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};

@@ -201,7 +201,8 @@ fn policies(case: &Case) -> PolicySet {
     };
     let files = sorted(&folder)
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        .filter(|path| !path.to_string_lossy().ends_with(".test.yaml"));
     let sources: Vec<PolicySource> = files
         .map(|path| PolicySource {
             file: path.file_name().unwrap().to_string_lossy().into_owned(),

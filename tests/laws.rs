@@ -709,6 +709,7 @@ fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
     let mut paths: Vec<_> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|found| found == ending));
+    paths.retain(|path| !path.to_string_lossy().ends_with(".test.yaml"));
     paths.sort();
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }

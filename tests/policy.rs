@@ -228,6 +228,7 @@ fn sources(folder: &Path) -> Vec<PolicySource> {
 
 fn is_yaml(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "yaml")
+        && !name_of(path).ends_with(".test.yaml")
 }
 
 fn name_of(path: &Path) -> String {

@@ -1,5 +1,7 @@
 //! `policy`: look into the policy set.
 
+pub mod test;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -26,6 +28,8 @@ pub enum Policy {
     Schema,
     /// Show one policy as compiled.
     Show(Show),
+    /// Run the cases beside policies: what is expected of a pod, against what comes out.
+    Test(test::Test),
 }
 
 /// The flags of `policy check`.
@@ -90,6 +94,7 @@ pub(super) fn run(policy: &Policy) -> anyhow::Result<Status> {
         Policy::List(arguments) => list(arguments),
         Policy::Schema => print_schema(),
         Policy::Show(arguments) => show(arguments),
+        Policy::Test(arguments) => test::run(arguments),
     }
 }
 

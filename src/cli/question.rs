@@ -147,7 +147,7 @@ fn review_around<'a>(document: &'a Value, pod: &FoundPod) -> Option<&'a Value> {
 /// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
 /// requests; a patch of a pod so filled in would not fit the file, and would show the person lines that
 /// nobody wrote. The decision takes what is missing for its default, so the answer is the same.
-fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
+pub(super) fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
     let mut pod = pod.clone();
     if let (Some(account), Some(spec)) =
         (&assumed.service_account, pod.get_mut("spec").and_then(Value::as_object_mut))
