@@ -187,8 +187,8 @@ pub fn decide<'a>(
     let operations = patch::render(object, request, spec, &plan, policies.digest(), settings)
         .map_err(Undecided::Patch)?;
     // One requirement goes into every term of the pod's affinity, of which there may be any number.
-    if let Some(refusal) =
-        Refusal::of(vec![too_large(operations.len())]).filter(|_| operations.len() > MOST)
+    if operations.len() > MOST
+        && let Some(refusal) = Refusal::of(vec![too_large(operations.len())])
     {
         return Ok(Decision {
             verdict: Verdict::Refuse(refusal),
