@@ -27,6 +27,7 @@ pub mod foresee;
 pub mod line;
 pub mod namespace;
 pub mod patch;
+pub mod path;
 pub mod plan;
 pub mod pod;
 pub mod policy;

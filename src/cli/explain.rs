@@ -17,7 +17,7 @@ use super::output::{self, ERROR, TITLE, WARNING};
 use super::question::{Manifests, Question};
 use crate::decision::ask::{Ask, service_account};
 use crate::decision::finding::{Code, Finding, Severity};
-use crate::decision::line::{pod_of, unasked};
+use crate::decision::line::{SYSTEM_NAMESPACE, pod_of, unasked};
 use crate::decision::plan::compose;
 use crate::decision::pod::{ContainerIndex, Pod, Spec};
 use crate::decision::policy::select::Allowed;
@@ -236,9 +236,6 @@ fn explain(
         },
     })
 }
-
-/// The namespace that the cluster itself lives in, as the decision has it.
-const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// Every annotation that asks about a device, also where it is never looked at, and where it says "no".
 fn asked(request: &Request<'_>, policies: &PolicySet) -> Vec<AskedDevice> {

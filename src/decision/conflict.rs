@@ -3,8 +3,9 @@
 //! A grant never overwrites what would make the pod another one: those are refused in words. Where
 //! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
 
+use super::path::same_path;
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
-use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, same_path};
+use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName};
 use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
 use super::policy::schema::{Profile, Volume as GrantedVolume};
 use super::quantity::Quantity;

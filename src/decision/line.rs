@@ -27,7 +27,7 @@ use super::warning::Warning;
 /// 10,000 operations takes a few megabytes.
 const MOST: usize = 10_000;
 /// The namespace that the cluster itself lives in.
-const SYSTEM_NAMESPACE: &str = "kube-system";
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// A review that cannot be decided: HTTP 500, and the operator's `failurePolicy` meanwhile. Never a
 /// refusal, since that would block the pod whatever `failurePolicy` says.

@@ -9,7 +9,6 @@ mod legacy;
 pub mod refusal;
 
 pub use compose::compose;
-pub(super) use compose::same_path;
 pub use refusal::{Objection, Reason, Refusal};
 
 use std::fmt;

@@ -5,23 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::value::RawValue;
 
 use super::{ContainerAfter, PodAfter};
-use crate::decision::conflict::bare;
+use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
+use crate::decision::path::{is_harmless, parts};
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN};
 use crate::decision::policy::schema::OmittableField;
 use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
-
-/// Character devices that every container may open: those that it gets anyway, and tun, which runc
-/// still lists among them (`opencontainers/runc libcontainer/specconv/spec_linux.go`). The folder `net`
-/// holds no other.
-const OPEN_TO_ALL: &[&str] =
-    &["full", "net", "net/tun", "null", "ptmx", "random", "tty", "urandom", "zero"];
-/// Folders and sockets below `/dev` that are no devices, and `pts`, whose terminals are open to all.
-const NO_DEVICES: &[&str] = &["log", "mqueue", "pts", "shm"];
-/// What the mounts of huge pages are named after: `/dev/hugepages`, `/dev/hugepages1G`.
-const HUGE_PAGES: &str = "hugepages";
 
 pub(super) fn findings(
     request: &Request<'_>,
@@ -92,8 +83,7 @@ fn confinement(
         let variant = pod.runtime_class.and_then(|class| variants.get(class));
         variant.is_some_and(|variant| variant.omit.contains(&OmittableField::AppArmorProfile))
     });
-    let annotation = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name());
-    let by_annotation = request.annotation(&annotation);
+    let by_annotation = request.annotation(&app_armor_key(container.name()));
     let profile = container.app_armor();
     let denies = match (profile.as_deref(), by_annotation) {
         (Some("RuntimeDefault"), _) => true,
@@ -163,28 +153,24 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
 /// Whether a path of the node is a device that a container may not open by itself. By components:
 /// `/srv/dev/fuse` and `/dev-data` are none.
 fn is_device(path: &str) -> bool {
-    let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    if parts.next() != Some("dev") {
-        return false;
+    match parts(path).as_slice() {
+        // runc lists tun among what every container may open
+        // (`opencontainers/runc libcontainer/specconv/spec_linux.go`).
+        ["dev"] | ["dev", "net"] | ["dev", "net", "tun"] => false,
+        ["dev", below @ ..] => !is_harmless(below),
+        _ => false,
     }
-    let rest: Vec<&str> = parts.collect();
-    let name = rest.join("/");
-    let folder = rest.first().copied().unwrap_or_default();
-    !rest.is_empty()
-        && !OPEN_TO_ALL.contains(&name.as_str())
-        && !NO_DEVICES.contains(&folder)
-        && !folder.starts_with(HUGE_PAGES)
 }
 
 /// Whether a resource is named after a device: `smarter-devices/net_tun` or `squat.ai/tun` after
 /// `/dev/net/tun`.
 fn is_of(resource: &str, path: &str) -> bool {
-    let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    let Some((_, name)) = resource.split_once('/').filter(|_| parts.next() == Some("dev")) else {
+    let parts = parts(path);
+    let (Some((_, name)), ["dev", below @ ..]) = (resource.split_once('/'), parts.as_slice())
+    else {
         return false;
     };
-    let parts: Vec<&str> = parts.collect();
-    parts.last() == Some(&name) || parts.join("_") == name
+    below.last() == Some(&name) || below.join("_") == name
 }
 
 /// Extended resources that the pod names itself, and that no grant makes whole and equal.

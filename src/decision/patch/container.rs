@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::draft::{Draft, DraftError, Path};
 use crate::decision::conflict::{app_armor_key, app_armor_value, bare, is_profile};
+use crate::decision::path::same_path;
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
-use crate::decision::plan::same_path;
 use crate::decision::pod::{Container, ContainerIndex, Spec};
 use crate::decision::policy::schema::{Profile, ResourceClaim};
 use crate::decision::quantity::Quantity;

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::draft::{Draft, DraftError, Path};
-use crate::decision::plan::{ContainerGrant, Plan, PodGrant, same_path};
+use crate::decision::path::same_path;
+use crate::decision::plan::{ContainerGrant, Plan, PodGrant};
 use crate::decision::pod::{Spec, Toleration as OwnToleration, VolumeMount};
 use crate::decision::policy::schema::{
     NodeRequirement, TaintEffect, Toleration, TolerationOperator,

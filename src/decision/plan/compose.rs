@@ -8,6 +8,7 @@ use super::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, is_gpu};
 use super::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, legacy};
 use crate::decision::annotation::StampedGrant;
 use crate::decision::ask::Ask;
+use crate::decision::path::same_path;
 use crate::decision::pod::{ContainerIndex, Spec};
 use crate::decision::policy::schema::{
     EnvironmentVariable, Mount, NvidiaVisibleDevices, OmittableField, Profile, Resource,
@@ -327,17 +328,6 @@ fn distinct<T: PartialEq>(grants: Vec<T>) -> Vec<T> {
         }
     }
     distinct
-}
-
-/// Whether two mount paths are one and the same, as a runtime sees it.
-pub(in crate::decision) fn same_path(one: &str, other: &str) -> bool {
-    let parts = |path: &'_ str| {
-        path.split('/')
-            .filter(|part| !part.is_empty() && *part != ".")
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    parts(one) == parts(other)
 }
 
 fn pod_grants<'p>(

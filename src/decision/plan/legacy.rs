@@ -7,25 +7,10 @@
 use super::{ContainerGrant, PodGrant};
 use crate::decision::ask::Ask;
 use crate::decision::finding::{Code, Finding};
+use crate::decision::path::{is_harmless, parts};
 use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
 use crate::decision::policy::schema::{Legacy, LegacyAction};
 use crate::decision::spelling::excerpt;
-
-/// Folders below `/dev` that hold no devices of their own, and devices that every container has.
-const HARMLESS: &[&str] = &[
-    "full",
-    "hugepages",
-    "log",
-    "mqueue",
-    "null",
-    "ptmx",
-    "pts",
-    "random",
-    "shm",
-    "tty",
-    "urandom",
-    "zero",
-];
 
 /// What becomes of the old shape in one container.
 pub(super) struct Rewrite<'p> {
@@ -258,7 +243,7 @@ fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> U
         _ if is_asked && inside == path => Use::Device(shown),
         ["dev"] => Use::Moved(shown, elsewhere()),
         _ if is_asked => Use::Moved(shown, elsewhere()),
-        ["dev", folder, ..] if HARMLESS.contains(folder) => Use::Other,
+        ["dev", below @ ..] if is_harmless(below) => Use::Other,
         ["dev", ..] => {
             Use::Else(format!("`{shown}` is a device of the node that is not asked for"))
         }
@@ -324,10 +309,6 @@ fn is_device(path: &[&str], device: &str) -> bool {
     let Some((below, at)) = path.split_at_checked(folder.len()) else { return false };
     let Some(name) = at.first() else { return false };
     below == folder && last.strip_suffix('*').map_or(name == last, |start| name.starts_with(start))
-}
-
-fn parts(path: &str) -> Vec<&str> {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
 }
 
 #[cfg(test)]
