@@ -270,3 +270,35 @@ async fn bodies_take_no_more_memory_together_than_there_is_for_them() {
     let (head, body) = paths.ask(review("/mutate", large)).await;
     assert_eq!(head.status, StatusCode::OK, "{body}");
 }
+
+/// Who must act is in the status: a pod that is no pod is for `failurePolicy`, which a refusal is not.
+#[tokio::test]
+async fn what_cannot_be_decided_is_500_and_a_refusal_is_200() {
+    let paths = Paths::new(Limits::default());
+    let asking = |object: &str| {
+        let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"default"},"spec":{"containers":[{"name":"web","image":"web"}]}}"#;
+        let review = REVIEW.replace(pod, object);
+        assert_ne!(review, REVIEW, "the pod of the review is another one");
+        review
+    };
+    let annotations = r#""annotations":{"devices.example/fuse":"true"}"#;
+
+    let no_pod =
+        asking(&format!(r#"{{"metadata":{{{annotations}}},"spec":{{"containers":"hunter2"}}}}"#));
+    let (head, body) = paths.ask(review("/mutate", no_pod)).await;
+    assert_eq!(head.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(body.contains("`spec.containers`: expected a sequence"), "{body}");
+    assert!(!body.contains("hunter2") && !body.contains("allowed"), "{body}");
+    paths.counted(r#"reason="Undecided",verdict="undecided"} 1"#);
+
+    // There are no policies here, so that nobody has a device of this name.
+    let refused = asking(&format!(
+        r#"{{"metadata":{{{annotations}}},"spec":{{"containers":[{{"name":"web"}}]}}}}"#
+    ));
+    let (head, body) = paths.ask(review("/mutate", refused)).await;
+    assert_eq!(head.status, StatusCode::OK);
+    for part in [r#""allowed":false"#, r#""code":403"#, r#""uid":"705ab4f5""#, "means nothing"] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    paths.counted(r#"reason="UnknownKey",verdict="refuse"} 1"#);
+}
