@@ -517,6 +517,9 @@ pub struct Legacy {
     /// What happens to a container of that shape that is granted the device.
     #[serde(default)]
     pub action: LegacyAction,
+    /// Which pods it happens to.
+    #[serde(default)]
+    pub when: LegacyWhen,
 }
 
 /// What happens to a container of the old shape.
@@ -531,6 +534,16 @@ pub enum LegacyAction {
     Rewrite,
     /// It stays as it is, with a warning.
     Warn,
+}
+
+/// Which pods of the old shape are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+pub enum LegacyWhen {
+    /// All of the opted-in namespaces, as if those of the old shape asked for the default mode.
+    Always,
+    /// Those that ask for the device by annotation.
+    #[default]
+    Asked,
 }
 
 /// What a RuntimeClass makes unnecessary.
