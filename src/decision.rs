@@ -36,7 +36,9 @@ pub mod request;
 pub mod review;
 pub mod settings;
 pub mod spelling;
+mod unasked;
 pub mod warning;
+mod weigh;
 
 pub use answer::Admission;
 pub use line::{Decision, Undecided, admit, decide};

@@ -13,6 +13,8 @@
 mod judge;
 #[path = "laws/make.rs"]
 mod make;
+#[path = "laws/unasked.rs"]
+mod unasked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -541,7 +543,16 @@ impl Case {
 
     /// The same policies, of which each says this of every finding.
     fn set_with_all_findings(&self, effect: Effect) -> PolicySet {
-        let mut documents: Vec<DevicePolicy> = match &self.policies {
+        let mut documents = self.documents();
+        let codes = || entries().iter().map(|entry| entry.code.to_string());
+        for document in &mut documents {
+            document.spec.conflicts = codes().map(|code| (code, effect)).collect();
+        }
+        self.compiled(&documents)
+    }
+
+    fn documents(&self) -> Vec<DevicePolicy> {
+        match &self.policies {
             Some(policies) => policies
                 .iter()
                 .map(|policy| serde_json::from_value(policy.clone()).unwrap())
@@ -550,17 +561,13 @@ impl Case {
                 .iter()
                 .map(|source| serde_saphyr::from_str(&source.text).unwrap())
                 .collect(),
-        };
-        let codes = || entries().iter().map(|entry| entry.code.to_string());
-        for document in &mut documents {
-            document.spec.conflicts = codes().map(|code| (code, effect)).collect();
         }
-        let sources: Vec<PolicySource> = documents
-            .iter()
-            .enumerate()
-            .map(|(index, document)| source(index, document, self.as_json))
-            .collect();
-        PolicySet::compile(&sources, self.settings()).unwrap()
+    }
+
+    fn compiled(&self, documents: &[DevicePolicy]) -> PolicySet {
+        let documents = documents.iter().enumerate();
+        let sources = documents.map(|(index, document)| source(index, document, self.as_json));
+        PolicySet::compile(&sources.collect::<Vec<_>>(), self.settings()).unwrap()
     }
 
     fn pod(&self) -> &Value {

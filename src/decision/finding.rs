@@ -170,6 +170,11 @@ impl Finding {
         Self { code, path: path.into(), places }
     }
 
+    /// The word at a place of its sentence.
+    pub fn word(&self, place: &str) -> Option<&str> {
+        self.places.get(place).map(String::as_str)
+    }
+
     /// What is known of its code.
     pub fn entry(&self) -> Option<&'static Entry> {
         entries().iter().find(|entry| entry.code == self.code)

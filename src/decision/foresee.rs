@@ -14,6 +14,7 @@ use super::namespace::Namespace;
 use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
 use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
+use super::policy::Policy;
 use super::policy::schema::Profile;
 use super::request::Request;
 
@@ -47,23 +48,23 @@ pub fn findings(
 
 /// What becomes of a finding: as the strictest of the policies that are asked says, else as usual. Where
 /// none is enforced, or none is asked, nobody is refused: the API server says it itself.
-pub fn effect(finding: &Finding, asks: &[Ask<'_>]) -> Effect {
+pub fn effect(finding: &Finding, policies: &[&Policy]) -> Effect {
     let code = finding.code.to_string();
     let says: Vec<Effect> =
-        asks.iter().filter_map(|ask| ask.policy.spec().conflicts.get(&code).copied()).collect();
+        policies.iter().filter_map(|policy| policy.spec().conflicts.get(&code).copied()).collect();
     let strictest = [Effect::Deny, Effect::Warn, Effect::Ignore];
     match finding.effect() {
-        Effect::Deny if asks.is_empty() => Effect::Warn,
+        Effect::Deny if policies.is_empty() => Effect::Warn,
         usual => strictest.into_iter().find(|effect| says.contains(effect)).unwrap_or(usual),
     }
 }
 
 /// Whether a finding is worth a warning at every creation of a pod: it is more than good to know, or a
 /// policy wants it said.
-pub fn is_said(finding: &Finding, asks: &[Ask<'_>]) -> bool {
+pub fn is_said(finding: &Finding, policies: &[&Policy]) -> bool {
     let code = finding.code.to_string();
-    let wanted = |ask: &Ask<'_>| ask.policy.spec().conflicts.contains_key(&code);
-    finding.severity() != Severity::Info || asks.iter().any(wanted)
+    let wanted = |policy: &&Policy| policy.spec().conflicts.contains_key(&code);
+    finding.severity() != Severity::Info || policies.iter().any(wanted)
 }
 
 /// What the whole pod will be.
