@@ -36,7 +36,7 @@ pub mod request;
 pub mod review;
 pub mod settings;
 pub mod spelling;
-mod unasked;
+pub mod unasked;
 pub mod warning;
 mod weigh;
 

@@ -4,6 +4,7 @@
 //! [`finding`](super::finding); whether it refuses is policy (`conflicts`).
 
 mod container;
+pub mod evidence;
 mod pod_security;
 
 use std::collections::BTreeMap;

@@ -5,14 +5,18 @@
 //! ask for must not cost it anything: a grant comes only together with the rewrite, and whatever stands
 //! against the two leaves the container as it is, with a warning that says why.
 
-use super::ask::{Ask, Asker};
+use std::collections::BTreeMap;
+
+use super::ask::{Ask, Asker, service_account};
 use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
 use super::plan::{ContainerGrant, is_kubelet_plugin, old_shape};
 use super::pod::{ContainerIndex, Spec};
 use super::policy::schema::{Enforcement, LegacyAction};
+use super::policy::select::Subject;
 use super::policy::{Policy, PolicySet};
 use super::request::Request;
+use super::spelling::excerpt;
 use super::weigh::{Weighed, weigh};
 
 /// A device that privileged containers have by hostPath, and that no annotation speaks of.
@@ -29,12 +33,59 @@ pub(super) fn find<'a>(
     spec: &Spec<'_>,
     policies: &'a PolicySet,
 ) -> Vec<OldShape<'a>> {
+    shapes(request, spec, policies, policies.looking_unasked())
+}
+
+/// The old shapes of a pod of which nobody asked to be rid, each as the ask that would do it; those that
+/// would stay are not among them. For those who lint: nothing of it is said at admission.
+pub fn would_go<'a>(
+    request: &'a Request<'a>,
+    spec: &'a Spec<'a>,
+    policies: &'a PolicySet,
+    namespace: &'a Namespace,
+) -> Vec<Finding> {
+    let shapes = shapes(request, spec, policies, policies.policies().iter());
+    let paths: BTreeMap<(&str, ContainerIndex), String> = shapes
+        .iter()
+        .flat_map(|shape| {
+            let device = shape.policy.device();
+            shape.containers.iter().map(move |(at, path)| ((device, *at), path.clone()))
+        })
+        .collect();
+    let subject = Subject { namespace, service_account: service_account(spec) };
+    let asker = Asker { spec, request, policies, subject };
+    let settled = settle(asker, shapes, &[], namespace);
+    let prefix = &policies.settings().prefix;
+    let mut findings = Vec::new();
+    for ask in settled.enforced.iter().chain(&settled.shadowed) {
+        let device = ask.policy.device();
+        let names = ask.containers.iter().filter_map(|at| spec.container(*at));
+        let names: Vec<String> = names.map(|one| excerpt(one.name.as_str())).collect();
+        let names = names.join(",");
+        let ask_for =
+            format!("`{prefix}/{device}: \"true\"` and `{prefix}/{device}.containers: {names}`");
+        for at in &ask.containers {
+            let name = spec.container(*at).map_or("", |container| container.name.as_str());
+            let path = paths.get(&(device, *at)).map_or("", String::as_str);
+            let words = [("container", name), ("path", path), ("ask", ask_for.as_str())];
+            findings.push(Finding::new(Code::DG024, place(*at), words));
+        }
+    }
+    findings
+}
+
+fn shapes<'a>(
+    request: &Request<'_>,
+    spec: &Spec<'_>,
+    policies: &'a PolicySet,
+    looking: impl Iterator<Item = &'a Policy>,
+) -> Vec<OldShape<'a>> {
     // A device plugin has exactly the old shape, and would ask for what only it can offer.
     if is_kubelet_plugin(spec) {
         return Vec::new();
     }
     let prefix = &policies.settings().prefix;
-    let shapes = policies.looking_unasked().filter_map(|policy| {
+    let shapes = looking.filter_map(|policy| {
         let legacy = policy.spec().legacy.as_ref()?;
         if request.annotation(&format!("{prefix}/{}", policy.device())).is_some() {
             return None;
