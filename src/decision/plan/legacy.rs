@@ -99,7 +99,9 @@ pub(super) fn rewrite<'p>(
     if let Some(why) = brings_nothing(spec, &concerned) {
         return Some(said(Code::DG022, &why));
     }
-    if let Some(why) = serves_else(spec, container, &uses, is_privileged) {
+    if let Some(why) =
+        in_a_guest(spec, asks).or_else(|| serves_else(spec, container, &uses, is_privileged))
+    {
         return Some(said(Code::DG022, &why));
     }
 
@@ -294,6 +296,14 @@ fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> U
     }
 }
 
+/// In Kata's guest the hostPath is the guest's own device, and the class may be the pod's or a mode's.
+fn in_a_guest(spec: &Spec<'_>, asks: &[&Ask<'_>]) -> Option<String> {
+    let own = spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str);
+    let granted = asks.iter().filter_map(|ask| ask.mode.runtime_class_name.as_deref());
+    let class = own.into_iter().chain(granted).find(|class| class.starts_with("kata"))?;
+    Some(format!("the RuntimeClass `{}` runs it in a guest of its own", excerpt(class)))
+}
+
 /// What `privileged`, or the mount, visibly serves beside the devices; `None` if nothing.
 fn serves_else(
     spec: &Spec<'_>,
@@ -305,13 +315,6 @@ fn serves_else(
     if let Some(path) = kubelet_plugin(spec) {
         let path = excerpt(path);
         return Some(format!("`{path}` is mounted: this is a plugin of the kubelet"));
-    }
-    // In Kata's guest the hostPath is the guest's own device.
-    let class =
-        spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str).unwrap_or_default();
-    if class.starts_with("kata") {
-        let class = excerpt(class);
-        return Some(format!("the RuntimeClass `{class}` runs it in a guest of its own"));
     }
     let other = uses.iter().find_map(|(_, host)| match host {
         Use::Else(why) | Use::Moved(_, why) => Some(why.clone()),
