@@ -14,7 +14,7 @@ use super::spelling::{self, excerpt};
 
 /// The annotation by which kubectl knows a pod's primary container
 /// (`kubernetes/kubectl pkg/cmd/util/podcmd`).
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The most wrong names of one annotation that are told one by one.
 const MOST_NAMES: usize = 5;
 /// The service account of a pod that names none.

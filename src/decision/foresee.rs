@@ -207,6 +207,11 @@ impl<'a> ContainerAfter<'a> {
         self.resources().any(is_gpu)
     }
 
+    /// Whether the container is to mount by FUSE: it asks for it, or has the device by a resource of its own.
+    fn is_for_fuse(&self) -> bool {
+        self.fuse_asks().next().is_some() || self.resources().any(|name| name.ends_with("/fuse"))
+    }
+
     /// The asks that are for FUSE: their policy serves it in some mode.
     fn fuse_asks(&self) -> impl Iterator<Item = &&'a Ask<'a>> {
         self.asks.iter().filter(|ask| {

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use super::ask::{Ask, Asker, service_account};
+use super::ask::{Ask, Asker, DEFAULT_CONTAINER, service_account};
 use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
 use super::plan::{ContainerGrant, is_kubelet_plugin, old_shape};
-use super::pod::{ContainerIndex, Spec};
+use super::pod::{ContainerIndex, ContainerList, Spec};
 use super::policy::schema::{Enforcement, LegacyAction};
 use super::policy::select::Subject;
 use super::policy::{Policy, PolicySet};
@@ -59,11 +59,14 @@ pub fn would_go<'a>(
     let mut findings = Vec::new();
     for ask in settled.enforced.iter().chain(&settled.shadowed) {
         let device = ask.policy.device();
-        let names = ask.containers.iter().filter_map(|at| spec.container(*at));
-        let names: Vec<String> = names.map(|one| excerpt(one.name.as_str())).collect();
-        let names = names.join(",");
-        let ask_for =
-            format!("`{prefix}/{device}: \"true\"` and `{prefix}/{device}.containers: {names}`");
+        let mut ask_for = format!("`{prefix}/{device}: \"true\"`");
+        let first = ContainerIndex { list: ContainerList::Regular, index: 0 };
+        if ask.containers != [first] || request.annotation(DEFAULT_CONTAINER).is_some() {
+            let names = ask.containers.iter().filter_map(|at| spec.container(*at));
+            let names: Vec<String> = names.map(|one| excerpt(one.name.as_str())).collect();
+            let names = format!(" and `{prefix}/{device}.containers: {}`", names.join(","));
+            ask_for.push_str(&names);
+        }
         for at in &ask.containers {
             let name = spec.container(*at).map_or("", |container| container.name.as_str());
             let path = paths.get(&(device, *at)).map_or("", String::as_str);
