@@ -1,6 +1,6 @@
 //! `serve`: the webhook.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,9 +169,9 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     // Lives as long as the server: what it prints for pasting stays there until the end. Nobody else
     // gets in: who may write there could have the pasted line trust another authority.
     let owner_only = std::fs::Permissions::from_mode(0o700);
+    // There need be none: an image may have nothing but this program, and a file system to read only.
     let scratch = tempfile::Builder::new().prefix("devgrant-").permissions(owner_only).tempdir();
-    let scratch = scratch.context("cannot make a folder for the CA certificate (TMPDIR)")?;
-    notes.print(&bound, scratch.path())?;
+    notes.print(&bound, scratch.as_ref().map(tempfile::TempDir::path))?;
     bound.run(shutdown).await?;
     Ok(())
 }
@@ -209,14 +209,9 @@ impl Notes {
         }
     }
 
-    /// Says where the server listens, where the CA certificate is, and how to try it.
-    fn print(&self, bound: &Bound, scratch: &Path) -> anyhow::Result<()> {
-        let ca = self.write_ca(bound, scratch)?;
-        let review = scratch.join("review.json");
-        write(&review, &self.example)?;
-        let port = bound.listen_address()?.port();
-        // Reviews are answered on every address; the certificate is for these names.
-        let url = format!("https://localhost:{port}/mutate");
+    /// Says where the server listens, what clients must trust, and how to try it.
+    fn print(&self, bound: &Bound, scratch: Result<&Path, &io::Error>) -> anyhow::Result<()> {
+        let ca = self.ca(bound, scratch)?;
         let mut stderr = output::stderr();
         writeln!(stderr, "{TITLE}devgrant{TITLE:#} {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(stderr, "  policies   {}, digest {}", self.policies, self.digest)?;
@@ -226,8 +221,24 @@ impl Notes {
             "  health     http://{}/readyz?verbose and /metrics",
             bound.health_address()?
         )?;
-        if let Some(ca) = ca {
-            writeln!(stderr, "  authority  {}", ca.display())?;
+        match &ca {
+            Ca::Elsewhere => {}
+            Ca::File(path) => writeln!(stderr, "  authority  {}", path.display())?,
+            Ca::Text { pem, why } => {
+                writeln!(
+                    stderr,
+                    "  authority  as below: no file can be made ({why}); set TMPDIR to a folder that \
+                     can be written, or name a file with --ca-out"
+                )?;
+                write!(stderr, "{pem}")?;
+            }
+        }
+        if let (Ca::File(ca), Ok(scratch)) = (ca, scratch) {
+            let review = scratch.join("review.json");
+            write(&review, &self.example)?;
+            let port = bound.listen_address()?.port();
+            // Reviews are answered on every address; the certificate is for these names.
+            let url = format!("https://localhost:{port}/mutate");
             writeln!(
                 stderr,
                 "Try it: a pod asks for fuse; the line prints the patch that it gets."
@@ -243,14 +254,37 @@ impl Notes {
         Ok(())
     }
 
-    /// The certificate that clients must trust, if it is ours.
-    fn write_ca(&self, bound: &Bound, scratch: &Path) -> anyhow::Result<Option<PathBuf>> {
-        let CertificateSource::Own { ca_out, .. } = &self.certificate else { return Ok(None) };
-        let Some(pem) = bound.authority_pem() else { return Ok(None) };
-        let path = ca_out.clone().unwrap_or_else(|| scratch.join("ca.pem"));
+    /// The certificate that clients must trust, in a file if there is a place for one.
+    fn ca(&self, bound: &Bound, scratch: Result<&Path, &io::Error>) -> anyhow::Result<Ca> {
+        let CertificateSource::Own { ca_out, .. } = &self.certificate else {
+            return Ok(Ca::Elsewhere);
+        };
+        let Some(pem) = bound.authority_pem() else { return Ok(Ca::Elsewhere) };
+        let path = match (ca_out, scratch) {
+            (Some(path), _) => path.clone(),
+            (None, Ok(scratch)) => scratch.join("ca.pem"),
+            (None, Err(error)) => {
+                return Ok(Ca::Text { pem: pem.to_owned(), why: error.to_string() });
+            }
+        };
         write(&path, pem)?;
-        Ok(Some(path))
+        Ok(Ca::File(path))
     }
+}
+
+/// Where clients find the certificate that they must trust.
+enum Ca {
+    /// With whoever issued ours.
+    Elsewhere,
+    /// Here.
+    File(PathBuf),
+    /// In what we print.
+    Text {
+        /// The certificate.
+        pem: String,
+        /// Why there is no file.
+        why: String,
+    },
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
