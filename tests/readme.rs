@@ -30,6 +30,7 @@ const DOCUMENTS: &[&str] = &[
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "policies/README.md",
+    "docs/image.md",
     "docs/migrate.md",
 ];
 /// The documents whose commands are run, each with the least number of them: one whose blocks were renamed
