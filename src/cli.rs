@@ -15,18 +15,21 @@ pub mod misplaced;
 pub mod output;
 pub mod patch;
 pub mod placement;
+pub mod plugin;
 pub mod policy;
 pub mod problems;
 pub mod question;
 pub mod serve;
 pub mod workload;
 
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use output::ERROR;
+use plugin::Name;
 use problems::BadPolicies;
 
 /// Grants devices to Kubernetes pods by annotation, without privileged and without hostPath.
@@ -74,7 +77,12 @@ pub enum Status {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut words = env::args_os();
+    let name = Name::of(words.next().as_deref());
+    if name == Name::PluginCompletions {
+        return exit(plugin::complete(words.collect()));
+    }
+    let arguments = match parse(name) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are results and no errors; clap knows which is which. If even that
@@ -84,7 +92,18 @@ pub fn main() -> ExitCode {
         }
     };
     arguments.color.apply();
-    match run(arguments.verb) {
+    exit(run(arguments.verb))
+}
+
+fn parse(name: Name) -> Result<Arguments, clap::Error> {
+    let mut command = name.command();
+    let mut matches = command.try_get_matches_from_mut(env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Says what went wrong, if anything did.
+fn exit(result: anyhow::Result<Status>) -> ExitCode {
+    match result {
         Ok(Status::Fine) => ExitCode::SUCCESS,
         Ok(Status::No) => ExitCode::from(1),
         // The reader has seen enough, as in `devgrant … | head`.
