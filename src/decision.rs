@@ -39,6 +39,7 @@ pub mod spelling;
 pub mod unasked;
 pub mod warning;
 mod weigh;
+pub mod workload;
 
 pub use answer::Admission;
 pub use line::{Decision, Undecided, admit, decide};
