@@ -148,7 +148,7 @@ pub(super) fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
     {
         spec.entry("serviceAccountName").or_insert_with(|| json!(account));
     }
-    workload::review(pod, namespace, assumed.user.as_deref())
+    workload::review(&pod, namespace, assumed.user.as_deref())
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn workload_of(raw: &serde_json::value::RawValue) -> Option<Object> {
     workload::objects(&value).ok()?.into_iter().next()
 }
 
-/// Whether a controller made the object: a Deployment its ReplicaSet, a CronJob its Job.
+/// Whether a controller made the object: a Deployment its ReplicaSet, a `CronJob` its Job.
 fn is_controlled(object: &Value) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     owners
@@ -97,7 +97,7 @@ impl Advice {
         namespace: Option<&Namespace>,
     ) -> Result<(), Undecided> {
         for found in &object.pods {
-            let review = workload::review(found.pod.clone(), request.namespace.as_str(), None);
+            let review = workload::review(&found.pod, request.namespace.as_str(), None);
             let bytes = review.to_string();
             // It is one: it was just made.
             let Ok(review) = Review::decode(bytes.as_bytes()) else { continue };

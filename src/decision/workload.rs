@@ -150,7 +150,7 @@ pub fn objects(document: &Value) -> Result<Vec<Object>, NoPod> {
 /// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
 /// requests; a patch of a pod so filled in would not fit the file, and would show the person lines that
 /// nobody wrote. The decision takes what is missing for its default, so the answer is the same.
-pub fn review(pod: Value, namespace: &str, user: Option<&str>) -> Value {
+pub fn review(pod: &Value, namespace: &str, user: Option<&str>) -> Value {
     let kind = json!({ "group": "", "version": "v1", "kind": "Pod" });
     let resource = json!({ "group": "", "version": "v1", "resource": "pods" });
     let mut creator = Map::new();

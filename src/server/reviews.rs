@@ -21,17 +21,21 @@ use crate::telemetry::shown;
 
 /// `POST /mutate`: pods on their way in.
 pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request) -> Response {
-    answer(context, request, Endpoint::Mutate, by(decision::admit)).await
+    respond(context, request, Endpoint::Mutate).await
 }
 
 /// `POST /validate`: pods as everybody has left them.
 pub(super) async fn validate(State(context): State<Arc<Context>>, request: Request) -> Response {
-    answer(context, request, Endpoint::Validate, by(decision::validate)).await
+    respond(context, request, Endpoint::Validate).await
 }
 
 /// `POST /advise`: workloads, which make pods later.
 pub(super) async fn advise(State(context): State<Arc<Context>>, request: Request) -> Response {
-    answer(context, request, Endpoint::Advise, by(decision::advise)).await
+    respond(context, request, Endpoint::Advise).await
+}
+
+async fn respond(context: Arc<Context>, request: Request, endpoint: Endpoint) -> Response {
+    answer(context, request, endpoint, by(endpoint)).await
 }
 
 async fn answer(
@@ -124,7 +128,7 @@ fn caught(
     })
 }
 
-/// What decides: the line [`by`] one of its ends, and in tests what stands still or breaks.
+/// What decides: the line [`by`] a path, and in tests what stands still or breaks.
 trait Decide: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static {}
 
 impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static> Decide for F {}
@@ -133,7 +137,12 @@ impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static>
 type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
 
 /// Decides by the line, with the one namespace and the one policy set that it takes.
-fn by(line: Line) -> impl Decide {
+fn by(endpoint: Endpoint) -> impl Decide {
+    let line: Line = match endpoint {
+        Endpoint::Advise => decision::advise,
+        Endpoint::Mutate => decision::admit,
+        Endpoint::Validate => decision::validate,
+    };
     move |context: &Context, bytes: &Bytes| {
         let review = Review::decode(bytes)?;
         let namespace = context.namespaces.find(&review.namespace());
@@ -237,7 +246,7 @@ mod tests {
                 Endpoint::Mutate,
                 move |context: &Context, bytes: &Bytes| {
                     assert_eq!(std::thread::current().id() != here, aside, "{length} bytes");
-                    by(decision::admit)(context, bytes)
+                    by(Endpoint::Mutate)(context, bytes)
                 },
             );
             assert_eq!(decided.await.status(), StatusCode::OK, "{length} bytes");
