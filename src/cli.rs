@@ -17,6 +17,7 @@ pub mod placement;
 pub mod policy;
 pub mod problems;
 pub mod question;
+pub mod scan;
 pub mod serve;
 
 use std::io::{self, Write};
@@ -57,6 +58,8 @@ pub enum Verb {
     /// Look into the policy set.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Show who runs privileged or with a hostPath of a device today, and what each would become.
+    Scan(Box<scan::Scan>),
     /// Run the webhook.
     Serve(Box<serve::Serve>),
 }
@@ -103,6 +106,7 @@ fn run(verb: Verb) -> anyhow::Result<Status> {
         Verb::Man(arguments) => man::run(&arguments),
         Verb::Patch(arguments) => patch::run(&arguments),
         Verb::Policy(arguments) => policy::run(&arguments),
+        Verb::Scan(arguments) => scan::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
     }
 }
