@@ -145,7 +145,7 @@ impl Cluster {
                 output::warning(&format!(
                     "the labels of the namespace `{name}` are not known, so that policies which select \
                      by them do not allow it: {}",
-                    excerpt(&status.message)
+                    plain_message(&status)
                 ))?;
                 Ok(Labels::new())
             }
@@ -217,22 +217,18 @@ impl Cluster {
         let server = &self.server;
         match error {
             kube::Error::Api(status) => {
-                let message = excerpt(&status.message);
+                let message = plain_message(&status);
                 match status.code {
                     401 => anyhow!(
-                        "{server} does not know who asks: the kubeconfig has no credentials, or they have \
-                         expired; log in again ({message})"
+                        "{server} does not know who asks: the kubeconfig has no credentials for it, or they \
+                         have expired; log in again ({message})"
                     ),
                     403 => anyhow!(
-                        "{server} forbids to list {resource}: {}; ask for a ClusterRole with the verb \
-                         `list` on `pods` and `namespaces`, or scan one --namespace in which you may list \
-                         pods",
-                        plain_message(&status)
+                        "{server} does not let you list {resource}: {message}; ask for a ClusterRole with \
+                         the verb `list` on `pods` and `namespaces`, or scan a --namespace in which you \
+                         may list pods"
                     ),
-                    code => anyhow!(
-                        "{server} cannot list {resource}: {code} {}",
-                        plain_message(&status)
-                    ),
+                    code => anyhow!("{server} cannot list {resource}: {code} {message}"),
                 }
             }
             kube::Error::Auth(error) => anyhow!(error)
@@ -240,9 +236,10 @@ impl Cluster {
             kube::Error::SerdeError(error) => {
                 anyhow!(error).context(format!("{server} answers with no list of {resource}"))
             }
-            error @ (kube::Error::Service(_) | kube::Error::HyperError(_)) => {
-                anyhow!(error).context(format!("{server} cannot be reached, or hung up"))
-            }
+            error @ (kube::Error::Service(_) | kube::Error::HyperError(_)) => anyhow!(error)
+                .context(format!(
+                    "{server} cannot be reached, or hung up; is KUBECONFIG the right one?"
+                )),
             error => anyhow!(error).context(format!("cannot list {resource} of {server}")),
         }
     }

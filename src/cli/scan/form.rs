@@ -21,6 +21,10 @@ pub(super) fn table(
     settings: &Settings,
 ) -> anyhow::Result<()> {
     if report.rows.is_empty() {
+        // Of what could not be read nobody knows.
+        if report.summary.unreadable > 0 {
+            return Ok(());
+        }
         writeln!(out, "nothing is privileged, and nothing has a device of the node by hostPath")?;
         return Ok(());
     }
@@ -192,13 +196,13 @@ pub(super) fn summary(summary: &Summary) -> String {
         summary.privileged, summary.with_device
     );
     let parts = [
-        (summary.rewrite, "can be rewritten"),
-        (summary.asks_already, "asks already"),
-        (summary.keeps, "would keep what it has"),
-        (summary.denied, "would be denied"),
-        (summary.no_policy, "of no policy"),
-        (summary.no_device, "without a device"),
-        (summary.never_touched, "never touched"),
+        (summary.rewrite, Becomes::Rewrite.words()),
+        (summary.asks_already, Becomes::AsksAlready.words()),
+        (summary.keeps, Becomes::Keeps.words()),
+        (summary.denied, Becomes::Denied.words()),
+        (summary.no_policy, Becomes::NoPolicy.words()),
+        (summary.no_device, Becomes::NoDevice.words()),
+        (summary.never_touched, Becomes::NeverTouched.words()),
         (summary.unreadable, "unreadable"),
     ];
     for (index, (count, what)) in parts.iter().filter(|(count, _)| *count > 0).enumerate() {

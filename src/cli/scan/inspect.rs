@@ -51,7 +51,8 @@ pub(super) fn inspect(
     let mut namespace = origin.namespace.clone();
     let settings = policies.settings();
     namespace.labels.insert(settings.opt_in_label(), Settings::OPTED_IN.to_owned());
-    let inspection = Inspection { pod: &pod, spec, namespace, policies, origin, own: Vec::new() };
+    let inspection =
+        Inspection { pod: &pod, spec, namespace, policies, origin, own: Vec::new(), refused: None };
     inspection.seen()
 }
 
@@ -90,6 +91,8 @@ struct Inspection<'a> {
     origin: &'a Origin<'a>,
     /// What the pod asks for already, each device with its containers.
     own: Vec<(String, Vec<ContainerIndex>)>,
+    /// Why what it asks for already is refused.
+    refused: Option<String>,
 }
 
 /// What a container has today.
@@ -119,7 +122,9 @@ impl Outcome {
 impl<'a> Inspection<'a> {
     fn seen(mut self) -> Result<Seen, String> {
         if self.pod.pointer("/metadata/annotations").is_some_and(Value::is_object) {
-            self.own = self.decided(&BTreeMap::new())?.asks;
+            let decided = self.decided(&BTreeMap::new())?;
+            self.own = decided.asks;
+            self.refused = decided.refused;
         }
         let containers = self.spec.all_containers();
         let today: Vec<Today<'_>> =
@@ -187,6 +192,10 @@ impl<'a> Inspection<'a> {
         }
         if today.devices.is_empty() {
             return Ok(self.without_policy(today));
+        }
+        // What it asks for is its author's to put right, before anything is added.
+        if let Some(refused) = &self.refused {
+            return Ok(Outcome::new(Becomes::Denied, refused.clone()));
         }
         let decided = self.decided(&self.annotations(&[today]))?;
         Ok(decided.outcome(today))
