@@ -281,7 +281,20 @@ fn fifty_thousand_pods_fit_into_little_memory() {
 
 /// Every hundredth is of the old shape.
 fn pod(number: usize) -> Value {
-    let mut pod = json!({
+    let is_old = number.is_multiple_of(100);
+    let spec = if is_old {
+        json!({
+            "containers": [{
+                "name": "c",
+                "securityContext": { "privileged": true },
+                "volumeMounts": [{ "name": "v", "mountPath": "/dev/fuse" }],
+            }],
+            "volumes": [{ "name": "v", "hostPath": { "path": "/dev/fuse" } }],
+        })
+    } else {
+        json!({ "containers": [{ "name": "c", "image": "registry.example/app" }] })
+    };
+    json!({
         "kind": "Pod",
         "metadata": {
             "name": format!("p-{number}"),
@@ -289,12 +302,8 @@ fn pod(number: usize) -> Value {
             "annotations": { "padding": "x".repeat(200) },
             "ownerReferences": [{ "kind": "StatefulSet", "name": "s", "controller": true }],
         },
-        "spec": { "containers": [{ "name": "c", "image": "registry.example/app" }] },
-    });
-    if number.is_multiple_of(100) {
-        pod["spec"] = serde_saphyr::from_str::<Value>(PRIVILEGED).unwrap()["spec"].take();
-    }
-    pod
+        "spec": spec,
+    })
 }
 
 /// The most memory that a process ever had.
@@ -363,10 +372,8 @@ fn namespaces() -> Value {
 /// A page of pods: the second one comes by the token of the first.
 fn pods(uri: &str) -> Value {
     let pod = |namespace: &str| {
-        let mut pod: Value = serde_saphyr::from_str(PRIVILEGED).unwrap();
-        pod["metadata"]["namespace"] = json!(namespace);
-        pod.as_object_mut().unwrap().shift_remove("kind");
-        pod
+        let text = PRIVILEGED.replace("namespace: data", &format!("namespace: {namespace}"));
+        serde_saphyr::from_str::<Value>(&text.replace("kind: Pod, ", "")).unwrap()
     };
     if uri.contains("continue=second") {
         json!({ "metadata": {}, "items": [pod("ready"), 7, pod("data")] })

@@ -76,7 +76,7 @@ pub(super) fn run(arguments: &Scan) -> anyhow::Result<Status> {
     } else {
         source::survey(&arguments.paths, &mut survey)?
     };
-    let report = survey.end()?;
+    let report = survey.end();
 
     let mut stdout = output::stdout();
     match arguments.output {

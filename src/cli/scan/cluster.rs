@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::io;
 
 use anyhow::{Context as _, anyhow, bail};
-use kube::core::params::ListParams;
+use kube::core::params::{GetParams, ListParams};
 use kube::core::{Request, Status};
 use kube::{Client, Config};
 use serde::Deserialize;
@@ -38,7 +38,7 @@ pub(super) fn survey(arguments: &Scan, survey: &mut Survey<'_>) -> anyhow::Resul
         })?;
         let server = config.cluster_url.to_string();
         output::note(&format!("reading from {server}"))?;
-        let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+        let client = Client::try_from(config).context("the kubeconfig cannot be used; are its credentials still good?")?;
         let cluster = Cluster { client, server };
         cluster.survey(arguments, survey).await
     })
@@ -135,7 +135,7 @@ impl Cluster {
     /// The labels of one namespace. Whoever may only read the pods of it goes on without: that it is
     /// there is known from its pods.
     async fn one_namespace(&self, name: &str) -> anyhow::Result<Labels> {
-        let request = Request::new("/api/v1/namespaces").get(name, &Default::default())?;
+        let request = Request::new("/api/v1/namespaces").get(name, &GetParams::default())?;
         match self.client.request::<Named>(request).await {
             Ok(named) => {
                 let labels = named.metadata.labels.unwrap_or_default();

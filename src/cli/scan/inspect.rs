@@ -13,6 +13,7 @@ use super::text::plain;
 use crate::cli::question::review;
 use crate::config::Assumed;
 use crate::decision::finding::{Code, Finding, Severity};
+use crate::decision::foresee::evidence;
 use crate::decision::line::{SYSTEM_NAMESPACE, pod_of};
 use crate::decision::plan::{devices_of, is_kubelet_plugin};
 use crate::decision::pod::{Container, ContainerIndex, Pod, Spec};
@@ -210,14 +211,23 @@ impl<'a> Inspection<'a> {
                 let why = format!("no policy names `{path}` in `legacy`");
                 Outcome::new(Becomes::NoPolicy, why)
             }
-            None if today.paths.is_empty() => {
-                Outcome::new(Becomes::NoDevice, "nothing says which device it is for")
-            }
+            None if today.paths.is_empty() => self.without_device(today),
             None => Outcome::new(
                 Becomes::NoPolicy,
                 "all of the node's devices are mounted, and nothing says which one it is for",
             ),
         }
+    }
+
+    fn without_device(&self, today: &Today<'_>) -> Outcome {
+        let place = place(today.at);
+        let guess = evidence::of_fuse(self.spec).into_iter().find(|guess| guess.path == place);
+        let Some(guess) = guess else {
+            return Outcome::new(Becomes::NoDevice, "nothing says which device it is for");
+        };
+        let program = guess.word("program").unwrap_or_default();
+        let why = format!("it names `{program}`, so it may be for FUSE (see {})", guess.code);
+        Outcome { findings: vec![guess.code], ..Outcome::new(Becomes::NoDevice, why) }
     }
 
     /// The annotations with which all containers that can be rewritten are, and what becomes of them when
@@ -356,6 +366,11 @@ impl<'a> Inspection<'a> {
     }
 }
 
+/// Where a container is in the pod.
+fn place(at: ContainerIndex) -> String {
+    format!("/spec/{}/{}", at.list.field(), at.index)
+}
+
 fn add(pod: &mut Value, annotations: &BTreeMap<String, String>) {
     let Some(pod) = pod.as_object_mut().filter(|_| !annotations.is_empty()) else { return };
     let mut parent = pod;
@@ -393,7 +408,7 @@ impl Decided {
         if let Some(refused) = &self.refused {
             return Outcome::new(Becomes::Denied, refused.clone());
         }
-        let place = format!("/spec/{}/{}", today.at.list.field(), today.at.index);
+        let place = place(today.at);
         let mut legacy = self.legacy.iter().chain(&self.findings).filter(|one| one.path == place);
         match legacy.find(|one| OLD_SHAPE.contains(&one.code)) {
             Some(one) if one.code == Code::DG021 => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::text::plain;
 
-/// The label by which a Deployment tells the pods of its ReplicaSets apart
+/// The label by which a Deployment tells the pods of its replica sets apart
 /// (`kubernetes/api apps/v1/types.go`, `DefaultDeploymentUniqueLabelKey`).
 const TEMPLATE_HASH: &str = "/metadata/labels/pod-template-hash";
 
@@ -20,7 +20,7 @@ pub(super) struct Owner {
 
 impl Owner {
     /// The controller of an object, or else the object itself. The name of a Deployment is that of its
-    /// ReplicaSet without the hash, which the label tells; nothing tells the CronJob of a Job.
+    /// ReplicaSet without the hash, which the label tells; nothing tells the `CronJob` of a Job.
     pub(super) fn of(object: &Value) -> Self {
         let text = |value: &Value, at: &str| {
             value.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned()

@@ -87,7 +87,7 @@ impl<'a> Survey<'a> {
     }
 
     /// What was seen.
-    pub(super) fn end(mut self) -> io::Result<Report> {
+    pub(super) fn end(mut self) -> Report {
         if let Some(labels) = self.labels {
             let label = self.policies.settings().opt_in_label();
             let opted_in = |labels: &BTreeMap<String, String>| {
@@ -99,7 +99,7 @@ impl<'a> Survey<'a> {
                 }
             }
         }
-        Ok(self.report)
+        self.report
     }
 
     fn pod(&mut self, place: &dyn Display, object: &Value, found: &FoundPod) -> io::Result<()> {

@@ -29,10 +29,10 @@ fn page(names: &[&str], token: &str) -> (u16, Value) {
 
 fn expired(token: Option<&str>) -> (u16, Value) {
     let metadata = token.map_or(json!({}), |token| json!({ "continue": token }));
-    failure(410, "The provided continue parameter is too old", metadata)
+    failure(410, "The provided continue parameter is too old", &metadata)
 }
 
-fn failure(code: u16, message: &str, metadata: Value) -> (u16, Value) {
+fn failure(code: u16, message: &str, metadata: &Value) -> (u16, Value) {
     let body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
         "message": message, "reason": "Expired", "code": code,
