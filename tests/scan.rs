@@ -163,6 +163,31 @@ fn the_annotations_of_a_report_do_what_it_says() {
     assert_eq!(container["resources"]["limits"]["smarter-devices/fuse"], "1", "{patched}");
 }
 
+/// Trying so many one by one would take a decision about the whole pod for each.
+#[test]
+fn a_crowd_of_containers_is_decided_together() {
+    let pod = |count: usize| {
+        let container = |number| {
+            json!({
+                "name": format!("c{number}"),
+                "securityContext": { "privileged": true },
+                "volumeMounts": [{ "name": "v", "mountPath": "/dev/fuse" }],
+            })
+        };
+        json!({ "kind": "Pod", "spec": {
+            "containers": (0..count).map(container).collect::<Vec<_>>(),
+            "volumes": [{ "name": "v", "hostPath": { "path": "/dev/fuse" } }],
+        }})
+    };
+    for (count, becomes) in [(100, "rewrite"), (101, "rewrite"), (5_000, "denied")] {
+        let report = report(&pod(count).to_string(), &[]);
+        let row = &report["rows"][0];
+        assert_eq!(row["becomes"], becomes, "{count}: {}", row["why"]);
+        assert_eq!(row["containers"].as_array().unwrap().len(), count);
+        assert_eq!(report["summary"]["pods"], 1);
+    }
+}
+
 #[test]
 fn only_one_namespace_where_one_is_named() {
     let case = folder().join("namespaces");
@@ -182,6 +207,7 @@ fn what_cannot_be_read_hides_nothing() {
     write("d-pod.yaml", PRIVILEGED.as_bytes());
     write("e-empty.yaml", b"\n");
     write("f-cut.json", b"{\"kind\": ");
+    write("g-dashboards.json", b"[{\"title\": \"CPU\"}]");
     let ran = scan_in(folder.path(), &["."], "", None);
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.stdout.contains("data       Pod/p"), "{}", ran.stdout);
@@ -189,7 +215,7 @@ fn what_cannot_be_read_hides_nothing() {
     for (line, start) in lines.iter().zip([
         "devgrant: error: ./a-broken.yaml document 1: line ",
         "devgrant: error: ./b-binary.yaml is not UTF-8 text",
-        "devgrant: error: ./f-cut.json is no JSON from there on: line 1, column ",
+        "devgrant: error: ./f-cut.json cannot be read further: line 1, column ",
         "1 pod: 1 privileged, 1 with a device by hostPath; 1 rewrite, 3 unreadable",
         "devgrant: error: not everything could be read; the report is without that",
     ]) {
@@ -211,7 +237,8 @@ fn bad_usage_and_bad_input_end_with_a_sentence() {
         (&["-"], "just words", "<stdin>: document 1 is a string, and no Kubernetes object"),
         (&["-"], "{\"kind\": 1}", "<stdin>: document 1 has no `kind`"),
         (&["-"], "[{\"kind\"", "it is cut off: did the command that writes it fail?"),
-        (&["-"], "{\"kind\": \"Pod\"} text", "is no JSON from there on: line 1, column "),
+        (&["-"], "{\"kind\": \"A\", \"items\": 1}", "expected a list of Kubernetes objects"),
+        (&["-"], "{\"kind\": \"Pod\"} text", "cannot be read further: line 1, column "),
         // No kubeconfig, and not in a pod.
         (&[], "", "no path is given, and no cluster is known: set KUBECONFIG"),
     ] {

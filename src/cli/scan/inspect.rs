@@ -25,6 +25,10 @@ use crate::decision::{
 /// The annotation by which a kubelet marks the mirror of a static pod.
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 
+/// The most containers that are tried one by one, each with a decision about the whole pod. Of more, one
+/// that would be refused is not told apart from the others.
+const MOST_ALONE: usize = 100;
+
 /// Where a pod was found.
 pub(super) struct Origin<'a> {
     /// Its namespace, with the labels that it has or is taken to have.
@@ -130,26 +134,25 @@ impl<'a> Inspection<'a> {
         let containers = self.spec.all_containers();
         let today: Vec<Today<'_>> =
             containers.filter_map(|(at, container)| self.today(at, container)).collect();
+        let mut crowd = None;
+        if today.len() > MOST_ALONE {
+            let all: Vec<&Today<'_>> = today.iter().collect();
+            crowd = Some(self.decided(&self.annotations(&all))?);
+        }
         let mut outcomes = Vec::new();
         for one in &today {
-            outcomes.push(self.outcome(one)?);
+            outcomes.push(self.outcome(one, crowd.as_ref())?);
         }
         let annotations = self.together(&today, &mut outcomes)?;
 
         let privileged = today.iter().any(|one| one.privileged);
         let with_device = today.iter().any(|one| !one.paths.is_empty());
-        let mut rows: Vec<Row> = Vec::new();
+        let mut rows: BTreeMap<Row, Vec<String>> = BTreeMap::new();
         for (one, outcome) in today.iter().zip(outcomes) {
             let row = self.row(one, outcome, &annotations);
-            let alike = rows.iter_mut().find(|other| {
-                let containers = other.containers.clone();
-                **other == Row { containers, ..row.clone() }
-            });
-            match alike {
-                Some(other) => other.containers.extend(row.containers),
-                None => rows.push(row),
-            }
+            rows.entry(row).or_default().push(plain(one.name));
         }
+        let rows = rows.into_iter().map(|(row, containers)| Row { containers, ..row }).collect();
         Ok(Seen { rows, privileged, with_device })
     }
 
@@ -177,8 +180,8 @@ impl<'a> Inspection<'a> {
         (privileged || !paths.is_empty()).then_some(Today { at, name, privileged, paths, devices })
     }
 
-    /// What would become of a container if it alone asked for its devices.
-    fn outcome(&self, today: &Today<'_>) -> Result<Outcome, String> {
+    /// What would become of a container if it alone asked for its devices, or as it was decided in a crowd.
+    fn outcome(&self, today: &Today<'_>, crowd: Option<&Decided>) -> Result<Outcome, String> {
         let settings = self.policies.settings();
         let namespace = self.origin.namespace.name.as_str();
         if namespace == SYSTEM_NAMESPACE || namespace == settings.own_namespace {
@@ -198,8 +201,10 @@ impl<'a> Inspection<'a> {
         if let Some(refused) = &self.refused {
             return Ok(Outcome::new(Becomes::Denied, refused.clone()));
         }
-        let decided = self.decided(&self.annotations(&[today]))?;
-        Ok(decided.outcome(today))
+        match crowd {
+            Some(decided) => Ok(decided.outcome(today)),
+            None => Ok(self.decided(&self.annotations(&[today]))?.outcome(today)),
+        }
     }
 
     fn without_policy(&self, today: &Today<'_>) -> Outcome {
@@ -237,21 +242,15 @@ impl<'a> Inspection<'a> {
         today: &[Today<'_>],
         outcomes: &mut [Outcome],
     ) -> Result<BTreeMap<String, String>, String> {
-        let rewritten = |outcomes: &[Outcome]| -> Vec<&Today<'_>> {
-            let pairs = today.iter().zip(outcomes);
-            pairs
-                .filter(|(_, outcome)| {
-                    matches!(outcome.becomes, Becomes::Rewrite | Becomes::AsksAlready)
-                })
-                .map(|(today, _)| today)
-                .collect()
-        };
-        let asking = rewritten(outcomes);
+        let goes = |outcome: &Outcome| outcome.becomes == Becomes::Rewrite;
+        let pairs = today.iter().zip(outcomes.iter());
+        let asking: Vec<&Today<'_>> =
+            pairs.filter(|(_, outcome)| goes(outcome)).map(|(today, _)| today).collect();
         let annotations = self.annotations(&asking);
         if asking.len() > 1 {
             let decided = self.decided(&annotations)?;
             for (today, outcome) in today.iter().zip(outcomes.iter_mut()) {
-                if asking.iter().any(|one| one.at == today.at) {
+                if goes(outcome) {
                     *outcome = decided.outcome(today);
                 }
             }
@@ -276,29 +275,28 @@ impl<'a> Inspection<'a> {
     fn annotations(&self, asking: &[&Today<'_>]) -> BTreeMap<String, String> {
         let prefix = &self.policies.settings().prefix;
         let mut annotations = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, Vec<ContainerIndex>> = BTreeMap::new();
         for one in asking {
             for device in &one.devices {
-                let own = self.asks(device);
-                let mut wanted: Vec<ContainerIndex> = asking
-                    .iter()
-                    .filter(|other| other.devices.contains(device))
-                    .map(|other| other.at)
-                    .chain(own.into_iter().flatten().copied())
-                    .collect();
-                wanted.sort_unstable();
-                wanted.dedup();
-                if own.is_some_and(|own| own.len() == wanted.len()) {
-                    continue;
-                }
-                if own.is_none() {
-                    annotations.insert(format!("{prefix}/{device}"), "true".to_owned());
-                }
-                let names = wanted.iter().filter_map(|at| self.spec.container(*at));
-                let names: Vec<&str> = names.map(|container| container.name.as_str()).collect();
-                // One without a name cannot be named; the API server takes no pod with such a one.
-                if names.iter().all(|name| !name.is_empty()) {
-                    annotations.insert(format!("{prefix}/{device}.containers"), names.join(","));
-                }
+                wanted.entry(device).or_default().push(one.at);
+            }
+        }
+        for (device, mut containers) in wanted {
+            let own = self.asks(device);
+            containers.extend(own.into_iter().flatten());
+            containers.sort_unstable();
+            containers.dedup();
+            if own.is_some_and(|own| own.len() == containers.len()) {
+                continue;
+            }
+            if own.is_none() {
+                annotations.insert(format!("{prefix}/{device}"), "true".to_owned());
+            }
+            let names = containers.iter().filter_map(|at| self.spec.container(*at));
+            let names: Vec<&str> = names.map(|container| container.name.as_str()).collect();
+            // One without a name cannot be named; the API server takes no pod with such a one.
+            if names.iter().all(|name| !name.is_empty()) {
+                annotations.insert(format!("{prefix}/{device}.containers"), names.join(","));
             }
         }
         annotations
@@ -339,6 +337,7 @@ impl<'a> Inspection<'a> {
         })
     }
 
+    /// The row of a container, without its name.
     fn row(
         &self,
         today: &Today<'_>,
@@ -354,7 +353,7 @@ impl<'a> Inspection<'a> {
         Row {
             namespace: plain(&self.origin.namespace.name),
             owner: self.origin.owner.clone(),
-            containers: vec![plain(today.name)],
+            containers: Vec::new(),
             privileged: today.privileged,
             host_paths: today.paths.iter().map(|path| plain(path)).collect(),
             devices: today.devices.iter().map(|device| (*device).to_owned()).collect(),

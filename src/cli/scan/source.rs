@@ -49,14 +49,13 @@ fn read(file: &Path, named: bool, survey: &mut Survey<'_>) -> anyhow::Result<boo
 
 /// Reads JSON object by object; gives what is wrong with it.
 fn json(name: &str, input: impl Read, named: bool, survey: &mut Survey<'_>) -> Option<String> {
-    let mut take = |position: Position, value| {
-        survey.take(&At { name, position: &position }, &value, named || position.item.is_some())
-    };
+    let mut take =
+        |position: Position, value| survey.take(&At { name, position: &position }, &value, named);
     let error = stream::read(input, &mut take).err()?;
     let help =
         if error.is_eof() { "; it is cut off: did the command that writes it fail?" } else { "" };
     // The text of a parser may repeat the input.
-    Some(format!("is no JSON from there on: {}{help}", excerpt_of(&error)))
+    Some(format!("cannot be read further: {}{help}", excerpt_of(&error)))
 }
 
 fn excerpt_of(error: &serde_json::Error) -> String {
@@ -98,7 +97,7 @@ fn yaml(
     };
     for document in documents {
         let mut take = |position: Position, value| {
-            survey.take(&At { name, position: &position }, &value, named || position.item.is_some())
+            survey.take(&At { name, position: &position }, &value, named)
         };
         stream::split(document.number, document.value, &mut take)?;
     }
