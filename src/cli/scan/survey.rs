@@ -12,9 +12,9 @@ use super::report::Report;
 use super::text::plain;
 use crate::cli::output::{self, ERROR};
 use crate::cli::question::{FALLBACK_NAMESPACE, namespace};
-use crate::cli::workload::{self, FoundPod, NoPod};
 use crate::config::Assumed;
 use crate::decision::review::KIND;
+use crate::decision::workload::{self, FoundPod, NoPod};
 use crate::decision::{Namespace, PolicySet, Settings};
 
 /// How many pods there are between two words about progress.
