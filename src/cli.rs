@@ -11,7 +11,6 @@ pub mod explain;
 pub mod input;
 pub mod lint;
 pub mod man;
-pub mod misplaced;
 pub mod output;
 pub mod patch;
 pub mod placement;
@@ -19,8 +18,8 @@ pub mod plugin;
 pub mod policy;
 pub mod problems;
 pub mod question;
+pub mod scan;
 pub mod serve;
-pub mod workload;
 
 use std::env;
 use std::io::{self, Write};
@@ -62,6 +61,8 @@ pub enum Verb {
     /// Look into the policy set.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Show who runs privileged or with a hostPath of a device today, and what each would become.
+    Scan(Box<scan::Scan>),
     /// Run the webhook.
     Serve(Box<serve::Serve>),
 }
@@ -124,6 +125,7 @@ fn run(verb: Verb) -> anyhow::Result<Status> {
         Verb::Man(arguments) => man::run(&arguments),
         Verb::Patch(arguments) => patch::run(&arguments),
         Verb::Policy(arguments) => policy::run(&arguments),
+        Verb::Scan(arguments) => scan::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
     }
 }

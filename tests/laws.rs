@@ -27,7 +27,7 @@ use devgrant::decision::policy::schema::{ApiVersion, DevicePolicy, Kind, Metadat
 use devgrant::decision::warning::Warning;
 use devgrant::decision::{
     Admission, KubernetesVersion, Namespace, PolicySet, PolicySource, Reason, Review, Settings,
-    Undecided, admit,
+    Undecided, admit, advise, validate,
 };
 use json_patch::PatchOperation;
 use make::{Case, case};
@@ -157,6 +157,45 @@ proptest! {
         let second = again.admit(&set).unwrap();
         prop_assert_eq!(&second.operations, &[]);
         same_verdict(&first, &second)?;
+        let guarded = again.by(validate, &set).unwrap();
+        prop_assert_eq!(guarded.allowed, first.allowed, "{:?}", guarded.message);
+        prop_assert_eq!(guarded.operations, &[]);
+    }
+
+    /// What is said of a workload is what its pod is told, and keeps nobody from anything.
+    #[test]
+    fn advice_is_what_the_pod_is_told(case in case()) {
+        let set = case.set();
+        let Ok(pod) = case.admit(&set) else { return Ok(()) };
+        // Of the pod itself, which no controller makes so.
+        if pod.reason == Reason::MirrorPod {
+            return Ok(());
+        }
+        let mut workload = case.clone();
+        workload.review["request"]["kind"] =
+            json!({ "group": "apps", "version": "v1", "kind": "Deployment" });
+        *workload.pod_mut() = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": "w" },
+            "spec": { "template": case.pod() },
+        });
+        let advice = workload.by(advise, &set).unwrap();
+        prop_assert!(advice.allowed && advice.operations.is_empty());
+        if advice.reason == Reason::NotPodCreation {
+            // What is no pod, or none is made of, is for the API server to say.
+            return Ok(());
+        }
+        prop_assert_eq!(advice.reason, pod.reason);
+        let refused = |warning: &Warning| warning.as_str().starts_with("would be refused: ");
+        prop_assert_eq!(advice.warnings.iter().any(refused), !pod.allowed);
+        if pod.allowed {
+            // The API server passes on so many lines only, and says the rest is left out.
+            let told = pod.warnings.iter().take_while(|line| !line.as_str().starts_with("and "));
+            for line in told {
+                prop_assert!(advice.warnings.contains(line), "{line} is not said");
+            }
+        }
     }
 
     /// 3, where another webhook puts a sidecar in front between the two calls. What was chosen stays
@@ -579,8 +618,12 @@ impl Case {
     }
 
     fn admit(&self, set: &PolicySet) -> Result<Admission, Undecided> {
+        self.by(admit, set)
+    }
+
+    fn by(&self, line: Line, set: &PolicySet) -> Result<Admission, Undecided> {
         let bytes = serde_json::to_vec(&self.review).unwrap();
-        admit(&Review::decode(&bytes).unwrap(), set, Some(&namespace(&self.namespace)))
+        line(&Review::decode(&bytes).unwrap(), set, Some(&namespace(&self.namespace)))
     }
 
     /// The bytes that go back, or the words of why there are none.
@@ -598,6 +641,9 @@ impl Case {
         Ok(pod)
     }
 }
+
+/// The line, as each path has it.
+type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
 
 fn namespace(labels: &Map<String, Value>) -> Namespace {
     let labels =
@@ -658,6 +704,12 @@ fn answers_with_its_uid(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(review) = Review::decode(bytes) else { return Ok(()) };
     let labels = json!({ "devices.example/grant": "enabled" });
     let namespace = namespace(labels.as_object().unwrap());
+    for line in [validate as Line, advise] {
+        if let Ok(admission) = line(&review, shipped_set(), Some(&namespace)) {
+            prop_assert_eq!(&admission.operations, &[]);
+            prop_assert_eq!(admission.uid.as_str(), review.uid.as_ref());
+        }
+    }
     let Ok(admission) = admit(&review, shipped_set(), Some(&namespace)) else { return Ok(()) };
     let answer: Value = serde_json::from_slice(&admission.to_bytes()).unwrap();
     let sent: Value = serde_json::from_slice(bytes).unwrap_or_default();

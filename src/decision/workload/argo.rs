@@ -54,7 +54,10 @@ pub(super) fn pods(object: &Value, owner: &Owner, at: &Pointer, pods: &mut Vec<F
 
 /// The templates that make a pod which is not foretold, though it has an annotation that is `asking`:
 /// where each is inside the object, and what kind of template it is.
-pub fn unforetold(object: &Value, asking: impl Fn(&str) -> bool) -> Vec<(String, &'static str)> {
+pub(super) fn unforetold(
+    object: &Value,
+    asking: impl Fn(&str) -> bool,
+) -> Vec<(String, &'static str)> {
     let owner = Owner::of(object);
     let Some((workflow, spec)) = workflow(object, &owner) else {
         return Vec::new();

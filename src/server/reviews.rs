@@ -1,5 +1,5 @@
-//! `POST /mutate`: the one asynchronous handler. It carries bytes to the line and back, then counts
-//! and logs; it decides nothing.
+//! `POST /mutate`, `/validate` and `/advise`: the one asynchronous handler. It carries bytes to the line
+//! and back, then counts and logs; it decides nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,15 +15,35 @@ use super::body::{self, Allowance, ORDINARY};
 use super::context::Context;
 use super::deadline;
 use super::failure::{Facts, Failure, Scarce};
-use crate::decision::{self, Admission, Review};
+use crate::decision::{self, Admission, Namespace, PolicySet, Review, Undecided};
 use crate::metrics::Endpoint;
 use crate::telemetry::shown;
 
+/// `POST /mutate`: pods on their way in.
 pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request) -> Response {
-    answer(context, request, decide).await
+    respond(context, request, Endpoint::Mutate).await
 }
 
-async fn answer(context: Arc<Context>, request: Request, decide: impl Decide) -> Response {
+/// `POST /validate`: pods as everybody has left them.
+pub(super) async fn validate(State(context): State<Arc<Context>>, request: Request) -> Response {
+    respond(context, request, Endpoint::Validate).await
+}
+
+/// `POST /advise`: workloads, which make pods later.
+pub(super) async fn advise(State(context): State<Arc<Context>>, request: Request) -> Response {
+    respond(context, request, Endpoint::Advise).await
+}
+
+async fn respond(context: Arc<Context>, request: Request, endpoint: Endpoint) -> Response {
+    answer(context, request, endpoint, by(endpoint)).await
+}
+
+async fn answer(
+    context: Arc<Context>,
+    request: Request,
+    endpoint: Endpoint,
+    decide: impl Decide,
+) -> Response {
     let allowance = Allowance {
         bytes: context.limits.body_bytes,
         time: context.limits.body,
@@ -34,10 +54,9 @@ async fn answer(context: Arc<Context>, request: Request, decide: impl Decide) ->
     let took = allowance.start.elapsed();
     match outcome {
         Ok(admission) => {
-            log_verdict(&admission, took);
-            context.metrics.admitted(Endpoint::Mutate, &admission, took);
-            let json = [(header::CONTENT_TYPE, "application/json")];
-            (json, admission.to_bytes()).into_response()
+            log_verdict(endpoint, &admission, took);
+            context.metrics.admitted(endpoint, &admission, took);
+            json(admission.to_bytes())
         }
         Err(Failure::Busy(scarce)) => {
             context.metrics.shed();
@@ -45,10 +64,16 @@ async fn answer(context: Arc<Context>, request: Request, decide: impl Decide) ->
             Failure::Busy(scarce).into_response()
         }
         Err(failure) => {
-            log_failure(&failure, took);
+            log_failure(endpoint, &failure, took);
             let (verdict, reason) = (failure.verdict(), failure.reason());
-            context.metrics.failed(Endpoint::Mutate, verdict, reason, took);
-            failure.into_response()
+            context.metrics.failed(endpoint, verdict, reason, took);
+            match (endpoint, &failure) {
+                // Advice that cannot be given keeps nobody from anything, whatever `failurePolicy` is.
+                (Endpoint::Advise, Failure::Undecided { facts, .. }) => {
+                    json(Admission::without_a_word(&facts.uid))
+                }
+                _ => failure.into_response(),
+            }
         }
     }
 }
@@ -103,18 +128,32 @@ fn caught(
     })
 }
 
-/// What decides: [`decide`], and in tests what stands still or breaks.
+/// What decides: the line [`by`] a path, and in tests what stands still or breaks.
 trait Decide: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static {}
 
 impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static> Decide for F {}
 
-/// The line, with the one namespace and the one policy set that it takes.
-fn decide(context: &Context, bytes: &Bytes) -> Result<Admission, Failure> {
-    let review = Review::decode(bytes)?;
-    let namespace = context.namespaces.find(&review.namespace());
-    let policies = context.policies.current();
-    decision::admit(&review, &policies, namespace.as_ref())
-        .map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
+/// The line, as each of the paths has it.
+type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
+
+/// Decides by the line, with the one namespace and the one policy set that it takes.
+fn by(endpoint: Endpoint) -> impl Decide {
+    let line: Line = match endpoint {
+        Endpoint::Advise => decision::advise,
+        Endpoint::Mutate => decision::admit,
+        Endpoint::Validate => decision::validate,
+    };
+    move |context: &Context, bytes: &Bytes| {
+        let review = Review::decode(bytes)?;
+        let namespace = context.namespaces.find(&review.namespace());
+        let policies = context.policies.current();
+        line(&review, &policies, namespace.as_ref())
+            .map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
+    }
+}
+
+fn json(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -125,8 +164,9 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn log_verdict(admission: &Admission, took: Duration) {
+fn log_verdict(endpoint: Endpoint, admission: &Admission, took: Duration) {
     tracing::info!(
+        endpoint = endpoint.as_str(),
         uid = shown(&admission.uid),
         namespace = shown(&admission.namespace),
         name = shown(&admission.name),
@@ -137,12 +177,14 @@ fn log_verdict(admission: &Admission, took: Duration) {
     );
 }
 
-fn log_failure(failure: &Failure, took: Duration) {
+fn log_failure(endpoint: Endpoint, failure: &Failure, took: Duration) {
+    let endpoint = endpoint.as_str();
     let (verdict, reason) = (failure.verdict(), failure.reason());
     let duration_us = microseconds(took);
     let error = shown(&failure.to_string());
     if let Failure::Undecided { facts, .. } = failure {
         tracing::error!(
+            endpoint,
             uid = shown(&facts.uid),
             namespace = shown(&facts.namespace),
             name = shown(&facts.name),
@@ -153,7 +195,7 @@ fn log_failure(failure: &Failure, took: Duration) {
             "review"
         );
     } else {
-        tracing::warn!(verdict, reason, duration_us, error, "review");
+        tracing::warn!(endpoint, verdict, reason, duration_us, error, "review");
     }
 }
 
@@ -201,9 +243,10 @@ mod tests {
             let decided = answer(
                 context(Limits::default()),
                 request("/mutate?timeout=10s", body),
+                Endpoint::Mutate,
                 move |context: &Context, bytes: &Bytes| {
                     assert_eq!(std::thread::current().id() != here, aside, "{length} bytes");
-                    decide(context, bytes)
+                    by(Endpoint::Mutate)(context, bytes)
                 },
             );
             assert_eq!(decided.await.status(), StatusCode::OK, "{length} bytes");
@@ -215,7 +258,9 @@ mod tests {
         for body in both() {
             let context = context(Limits { in_flight: 1, ..Limits::default() });
             let broken = |_: &Context, _: &Bytes| panic!("a bug");
-            let answer = answer(Arc::clone(&context), request("/mutate", body), broken).await;
+            let answer =
+                answer(Arc::clone(&context), request("/mutate", body), Endpoint::Mutate, broken)
+                    .await;
             assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
             let text = context.metrics.text();
             assert!(text.contains("devgrant_panics_total 1"), "{text}");
@@ -236,7 +281,7 @@ mod tests {
             panic!("a bug")
         };
         let late = request("/mutate?timeout=50ms", large);
-        let answer = answer(Arc::clone(&context), late, stuck).await;
+        let answer = answer(Arc::clone(&context), late, Endpoint::Mutate, stuck).await;
         assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
         assert!(context.metrics.text().contains("devgrant_requests_in_flight 1"));
         assert_eq!(context.in_flight.available_permits(), 0);

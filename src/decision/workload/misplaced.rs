@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
-use super::workload::{Object, Owner, unforetold};
+use super::argo::unforetold;
+use super::{Object, Owner};
 use crate::decision::{Settings, spelling};
 
 /// What a person must be told about the asks of an object, one sentence each.

@@ -1,12 +1,18 @@
-//! The pods that an object would make.
+//! The pods that an object would make, and the review of each.
+//!
+//! For the command line, which reads manifests, and for [`advise`](super::advise), which reads the
+//! workloads that somebody applies.
 
 mod argo;
+pub mod misplaced;
 
 use json_patch::jsonptr::{Pointer, PointerBuf};
 use serde_json::{Map, Value, json};
 
-use crate::decision::review::KIND;
-pub use argo::unforetold;
+use super::review::{API_VERSION, KIND};
+
+/// The uid of every review that is made here: fixed, so that the same files give the same bytes.
+const UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// An object of a document: the document itself, or one of the list that it is.
 #[derive(Debug, Clone)]
@@ -137,6 +143,39 @@ pub fn objects(document: &Value) -> Result<Vec<Object>, NoPod> {
     let mut objects = Vec::new();
     objects_of(document, PointerBuf::root(), &mut objects)?;
     Ok(objects)
+}
+
+/// The review that the API server would send when the pod is created, by `user` if that is known.
+///
+/// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
+/// requests; a patch of a pod so filled in would not fit the file, and would show the person lines that
+/// nobody wrote. The decision takes what is missing for its default, so the answer is the same.
+pub fn review(pod: &Value, namespace: &str, user: Option<&str>) -> Value {
+    let kind = json!({ "group": "", "version": "v1", "kind": "Pod" });
+    let resource = json!({ "group": "", "version": "v1", "resource": "pods" });
+    let mut creator = Map::new();
+    if let Some(name) = user {
+        creator.insert("username".to_owned(), json!(name));
+    }
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "request": {
+            "uid": UID,
+            "kind": kind,
+            "resource": resource,
+            "requestKind": kind,
+            "requestResource": resource,
+            "name": pod.pointer("/metadata/name").cloned().unwrap_or_else(|| json!("")),
+            "namespace": namespace,
+            "operation": "CREATE",
+            "userInfo": creator,
+            "object": pod,
+            "oldObject": null,
+            "dryRun": false,
+            "options": { "apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions" },
+        },
+    })
 }
 
 fn objects_of(value: &Value, at: PointerBuf, objects: &mut Vec<Object>) -> Result<(), NoPod> {
