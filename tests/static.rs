@@ -16,7 +16,7 @@ mod empty_root;
 mod name_server;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -143,18 +143,14 @@ fn program() -> PathBuf {
 
 fn readelf(flags: &[&str], program: &Path) -> String {
     let output = Command::new("readelf").args(flags).arg(program).env("LC_ALL", "C").output();
-    let output = output.expect("readelf is a part of binutils, which the C compiler needs too");
+    // A part of binutils, which the C compiler needs too.
+    let output = output.unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// One request, and all of the answer.
-fn ask(
-    stream: &mut (impl std::io::Read + std::io::Write),
-    method: &str,
-    path: &str,
-    body: &str,
-) -> String {
+fn ask(stream: &mut (impl Read + Write), method: &str, path: &str, body: &str) -> String {
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\

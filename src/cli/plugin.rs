@@ -3,7 +3,7 @@
 //! For `kubectl devgrant` kubectl runs the executable `kubectl-devgrant` of the PATH, and when the shell
 //! completes such a line `kubectl_complete-devgrant`, with the words behind the plugin's name. Both are
 //! links to this program, which tells by the name what is wanted. (kubectl, `pkg/cmd/plugin.go` and
-//! `pkg/util/completion/plugin_completion.go`.)
+//! `pkg/cmd/plugin/plugin_completion.go`.)
 
 use std::env;
 use std::ffi::{OsStr, OsString};

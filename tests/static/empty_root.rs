@@ -88,11 +88,8 @@ impl Process {
         let mut said = String::new();
         loop {
             let length = said.len();
-            if self.stderr.read_line(&mut said).unwrap() == 0 {
-                panic!(
-                    "it ended without `{last}`; where namespaces cannot be made, run as root: {said}"
-                );
-            }
+            let more = self.stderr.read_line(&mut said).unwrap() > 0;
+            assert!(more, "no `{last}`; where namespaces cannot be made, run as root: {said}");
             if said.get(length..).is_some_and(|line| line.contains(last)) {
                 return said;
             }
