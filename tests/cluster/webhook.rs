@@ -1,0 +1,192 @@
+//! The real binary, serving, and its registration at the API server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use serde_json::{Value, json};
+
+use crate::control_plane::ControlPlane;
+use crate::process::{Process, soon};
+
+/// The label that says which webhook of this run a namespace belongs to: several serve side by side,
+/// each with its own policies, and none may see the pods of another.
+const BELONGS_TO: &str = "cluster-test/webhook";
+
+/// How a webhook is started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Options {
+    /// A folder of policies; without it, the shipped ones.
+    pub(crate) policies: Option<PathBuf>,
+    pub(crate) prefix: String,
+    /// Labels of the namespaces that it is for.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Further flags of `serve`.
+    pub(crate) flags: Vec<String>,
+    /// What the API server does when it is not there: `Fail` or `Ignore`.
+    pub(crate) failure_policy: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let opted_in = ("devices.example/grant".to_owned(), "enabled".to_owned());
+        Self {
+            policies: None,
+            prefix: "devices.example".to_owned(),
+            labels: BTreeMap::from([opted_in]),
+            flags: Vec::new(),
+            failure_policy: "Fail",
+        }
+    }
+}
+
+/// A webhook that is registered and in force.
+pub(crate) struct Webhook {
+    pub(crate) process: Process,
+    plain: String,
+    name: String,
+    labels: Value,
+}
+
+impl Webhook {
+    /// Starts the binary, registers it, and waits until the API server asks it.
+    pub(crate) fn start(plane: &ControlPlane, options: &Options) -> Self {
+        let name = format!("devgrant{:04}", plane.serial());
+        let ca = plane.folder().join(format!("{name}.pem"));
+        let log = plane.folder().join(format!("{name}.log"));
+        let mut process = Process::start(&mut serve(options, &ca), log);
+        let served = |process: &Process, what: &str| {
+            let text = process.text();
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(what))?;
+            line.split_whitespace().next().map(str::to_owned)
+        };
+        let (url, health) = soon("devgrant to serve", || {
+            assert!(process.ended().is_none(), "devgrant ended:\n{}", process.text());
+            served(&process, "reviews ").zip(served(&process, "health "))
+        });
+        let mut labels = json!(options.labels);
+        labels[BELONGS_TO] = json!(name);
+        for mut object in registration(options, &url, &fs::read_to_string(&ca).unwrap()) {
+            object["metadata"]["name"] = json!(name);
+            for webhook in object["webhooks"].as_array_mut().unwrap() {
+                webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
+            }
+            plane.create(REGISTRATIONS, &object);
+        }
+        let health: Uri = health.parse().unwrap();
+        let plain = health.authority().unwrap().to_string();
+        let webhook = Self { process, plain, name, labels };
+        webhook.wait_until_asked(plane, &options.prefix);
+        webhook
+    }
+
+    /// A new namespace whose pods it is asked about.
+    pub(crate) fn namespace(&self, plane: &ControlPlane) -> String {
+        plane.namespace(&self.labels)
+    }
+
+    /// The labels of a namespace whose pods it is asked about.
+    pub(crate) fn labels(&self) -> &Value {
+        &self.labels
+    }
+
+    /// How many reviews it has answered.
+    pub(crate) fn answered(&self) -> u64 {
+        let metrics = crate::api::get_plain(&self.plain, "/metrics");
+        let counts = metrics.lines().filter(|line| line.starts_with("devgrant_admissions_total{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// A registration is in force about a second after it was made; the API server does not say when.
+    fn wait_until_asked(&self, plane: &ControlPlane, prefix: &str) {
+        let namespace = self.namespace(plane);
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let probe = json!({
+            "metadata": { "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } },
+            "spec": { "containers": [{ "name": "c", "image": "x" }] },
+        });
+        soon("the registration to be in force", || {
+            let answer = plane.call("POST", &path, Some(&probe));
+            // Refused or, where the operator wants only that, warned of.
+            let said = answer.warnings.join("\n") + answer.message();
+            said.contains("/probe").then_some(())
+        });
+    }
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Webhook").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Where registrations are.
+pub(crate) const REGISTRATIONS: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+/// The webhook's name, as refusals show it.
+pub(crate) const WEBHOOK: &str = "mutate.pods.devgrant";
+
+/// The command that serves. Every namespace is taken to have the labels of those that it is for.
+fn serve(options: &Options, ca: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
+    let labels: Vec<String> =
+        options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    command
+        .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+        .arg("--ca-out")
+        .arg(ca)
+        .args(["--prefix", &options.prefix, "--namespace-labels", &labels.join(",")])
+        .args(&options.flags);
+    if let Some(folder) = &options.policies {
+        command.arg("--policies").arg(folder);
+    }
+    command
+}
+
+/// The objects that register a webhook that serves at `url`.
+fn registration(options: &Options, url: &str, ca: &str) -> Vec<Value> {
+    let prefix = &options.prefix;
+    let asks = format!(
+        "has(object.metadata.annotations) && object.metadata.annotations.exists(key, key.startsWith('{prefix}/'))"
+    );
+    // A policy that looks at every pod for the old shape is asked about every pod.
+    let looks_at_all = options.policies.as_ref().is_some_and(|folder| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .map(|file| fs::read_to_string(file).unwrap())
+            .any(|text| text.contains("when: Always"))
+    });
+    let conditions = if looks_at_all {
+        json!([])
+    } else {
+        json!([{ "name": "asks-for-a-device", "expression": asks }])
+    };
+    vec![json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": { "name": "devgrant" },
+        "webhooks": [{
+            "name": WEBHOOK,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": options.failure_policy,
+            "timeoutSeconds": 5,
+            "matchPolicy": "Equivalent",
+            "reinvocationPolicy": "IfNeeded",
+            "clientConfig": { "url": url, "caBundle": STANDARD.encode(ca) },
+            "namespaceSelector": { "matchLabels": { format!("{prefix}/grant"): "enabled" } },
+            "matchConditions": conditions,
+            "rules": [{
+                "operations": ["CREATE"],
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "resources": ["pods"],
+                "scope": "Namespaced",
+            }],
+        }],
+    })]
+}
