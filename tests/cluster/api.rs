@@ -66,7 +66,7 @@ impl Api {
             request = request.header(*name, *value);
         }
         let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
-        let request = request.body(body).unwrap();
+        let request = request.body(body).map_err(kube::Error::HttpError)?;
         self.runtime.block_on(async {
             let response = self.client.send(request).await?;
             let warnings = response.headers().get_all("warning").iter();

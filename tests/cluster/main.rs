@@ -15,12 +15,19 @@
 //! `KUBEBUILDER_ASSETS=$(tests/cluster/control-plane/build) cargo test --features cluster-tests --test cluster`
 
 mod api;
+mod claims;
 mod control_plane;
 mod golden;
 #[path = "../support/golden_case.rs"]
 mod golden_case;
+mod kubectl;
+mod limits;
+mod owners;
 mod pod_security;
 mod process;
+mod reach;
+mod reinvocation;
+mod requests;
 mod webhook;
 
 use std::process::ExitCode;
@@ -39,8 +46,18 @@ fn main() -> ExitCode {
     let processors = available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(processors * TRIALS_PER_PROCESSOR);
     let plane = Plane::default();
-    let trials: Vec<Trial> =
-        [golden::trials(&plane), pod_security::trials(&plane)].into_iter().flatten().collect();
+    let topics = [
+        claims::trials,
+        golden::trials,
+        kubectl::trials,
+        limits::trials,
+        owners::trials,
+        pod_security::trials,
+        reach::trials,
+        reinvocation::trials,
+        requests::trials,
+    ];
+    let trials: Vec<Trial> = topics.iter().flat_map(|trials| trials(&plane)).collect();
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }

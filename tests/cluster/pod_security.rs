@@ -35,7 +35,10 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
             let mut points = BTreeMap::new();
             for policy in shipped.policies() {
                 let device = policy.device();
-                for mode in policy.spec().modes.keys() {
+                for (mode, is) in &policy.spec().modes {
+                    if let Some(class) = &is.runtime_class_name {
+                        plane.runtime_class(class);
+                    }
                     for (shape, pod) in shapes() {
                         let point = format!("{device}: {mode}, {shape}");
                         let asking = asking(&pod, device, mode);

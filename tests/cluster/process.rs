@@ -1,5 +1,6 @@
 //! A process of the control plane, which does not outlive the tests.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
@@ -99,7 +100,7 @@ pub(crate) fn last_lines(folder: &Path) -> String {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        shown.push_str(&format!("== {}\n{}\n", log.display(), last.join("\n")));
+        writeln!(shown, "== {}\n{}", log.display(), last.join("\n")).unwrap();
     }
     shown
 }

@@ -144,6 +144,10 @@ fn serve(options: &Options, ca: &std::path::Path) -> Command {
     if let Some(folder) = &options.policies {
         command.arg("--policies").arg(folder);
     }
+    // Variables of whoever runs the tests are not for it, and it refuses those that it does not know.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVGRANT_")) {
+        command.env_remove(name);
+    }
     command
 }
 
