@@ -16,6 +16,19 @@ use crate::api::{Answer, Api};
 use crate::process::{Process, free_port, last_lines, soon};
 use crate::webhook::{Options, Webhook};
 
+/// Where the API server writes what it was asked, under the folder of a run.
+pub(crate) const AUDIT: &str = "audit.jsonl";
+/// Of what it writes that: of pods that are created.
+const AUDITED: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- level: Metadata
+  verbs: [create]
+  resources: [{ group: '', resources: [pods] }]
+  omitStages: [RequestReceived]
+- level: None
+";
 /// How often a start is tried again because somebody else took a port in between.
 const TRIES: usize = 3;
 
@@ -90,6 +103,7 @@ impl ControlPlane {
             folder.join("etcd.log"),
         );
         write_credentials(folder, port);
+        fs::write(folder.join("audit.yaml"), AUDITED).unwrap();
         let mut api_server = Process::start(
             Command::new(assets.join("kube-apiserver"))
                 .current_dir(folder)
@@ -104,6 +118,7 @@ impl ControlPlane {
                 .args(["--endpoint-reconciler-type", "none"])
                 .args(["--authorization-mode", "Node,RBAC"])
                 .arg("--allow-privileged=true")
+                .args(["--audit-policy-file", "audit.yaml", "--audit-log-path", AUDIT])
                 // It waits for service accounts, which only a controller makes.
                 .arg("--disable-admission-plugins=ServiceAccount"),
             folder.join("kube-apiserver.log"),

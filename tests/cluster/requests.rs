@@ -1,11 +1,14 @@
 //! The ways in which a pod can be created.
 
+use std::io::Write as _;
+
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
+use crate::process::soon;
 use crate::trial;
-use crate::webhook::Options;
+use crate::webhook::{Options, WEBHOOK, Webhook};
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     vec![
@@ -16,6 +19,9 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
         trial("requests::kubectl_server_side_apply_twice", plane, |plane| {
             kubectl_apply_twice(plane, &["--server-side"]);
         }),
+        trial("requests::audit_annotations", plane, |plane| audit(plane)),
+        trial("requests::many_at_once", plane, |plane| many_at_once(plane)),
+        trial("requests::sent_away_it_comes_again", plane, |plane| come_again(plane)),
         trial("requests::update_is_not_decided_again", plane, |plane| update(plane)),
     ]
 }
@@ -45,6 +51,12 @@ pub(crate) fn is_granted(pod: &Value) {
 pub(crate) const FUSE: &str = "smarter-devices/fuse";
 /// Where it is written what was granted.
 pub(crate) const STAMP: &str = "devices.example/granted";
+
+/// How many create pods at once, and how many each.
+const AT_ONCE: usize = 32;
+const IN_TURN: usize = 8;
+/// The counter of reviews that were sent away.
+const SHED: &str = "devgrant_requests_shed_total";
 
 fn room(plane: &ControlPlane) -> (String, String) {
     let namespace = plane.webhook(&Options::default()).namespace(plane);
@@ -106,6 +118,64 @@ fn kubectl_apply_twice(plane: &ControlPlane, flags: &[&str]) {
     is_granted(&before);
     assert_eq!(apply(), applied(second));
     assert_eq!(plane.call("GET", &format!("{pods}/p"), None).body, before);
+}
+
+/// What was decided is in the audit log of the cluster.
+fn audit(plane: &ControlPlane) {
+    let (namespace, pods) = room(plane);
+    is_granted(&plane.create(&pods, &asking()));
+    let log = plane.folder().join(crate::control_plane::AUDIT);
+    let event = soon("the audit log to have the pod", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let line =
+            text.lines().find(|line| line.contains(&format!("/namespaces/{namespace}/pods")))?;
+        serde_json::from_str::<Value>(line).ok()
+    });
+    let annotation = |key: &str| event["annotations"][format!("{WEBHOOK}/{key}")].as_str();
+    assert_eq!(annotation("device"), Some("fuse"), "{event:#}");
+    assert_eq!(annotation("mode"), Some("rootless"));
+    assert_eq!(annotation("reason"), Some("Granted"));
+    assert!(annotation("policy-digest").unwrap().starts_with("sha256:"));
+}
+
+/// Within its limits, a server sends nobody away.
+fn many_at_once(plane: &ControlPlane) {
+    let webhook = Webhook::start(plane, &Options::default());
+    let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
+    std::thread::scope(|scope| {
+        for thread in 0..AT_ONCE {
+            let pods = &pods;
+            scope.spawn(move || {
+                for number in 0..IN_TURN {
+                    let mut pod = asking();
+                    pod["metadata"]["name"] = json!(format!("p-{thread}-{number}"));
+                    is_granted(&plane.create(pods, &pod));
+                }
+            });
+        }
+    });
+    assert_eq!(webhook.counted(SHED), 0);
+}
+
+/// A server that has no room sends a review away for a second, and the API server comes again.
+fn come_again(plane: &ControlPlane) {
+    let flags = ["--max-in-flight", "1", "--body-limit", "256Ki"].map(str::to_owned).to_vec();
+    let webhook = Webhook::start(plane, &Options { flags, ..Options::default() });
+    let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
+    // All the room there is, for a body that does not end. Small reviews have room of their own.
+    let mut pod = asking();
+    pod["metadata"]["annotations"]["example.com/large"] = json!("x".repeat(200_000));
+    let mut hog = webhook.connect();
+    let head = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 260000\r\n\r\n";
+    hog.write_all(head.as_bytes()).unwrap();
+    hog.write_all(&b" ".repeat(259_000)).unwrap();
+    hog.flush().unwrap();
+    std::thread::scope(|scope| {
+        let creating = scope.spawn(|| plane.create(&pods, &pod));
+        soon("a review to be sent away", || (webhook.counted(SHED) > 0).then_some(()));
+        drop(hog);
+        is_granted(&creating.join().unwrap());
+    });
 }
 
 /// A pod that runs keeps what it has, whatever its annotations become.

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
@@ -47,7 +52,9 @@ impl Default for Options {
 /// A webhook that is registered and in force.
 pub(crate) struct Webhook {
     pub(crate) process: Process,
+    reviews: String,
     plain: String,
+    ca: String,
     name: String,
     labels: Value,
 }
@@ -70,16 +77,17 @@ impl Webhook {
         });
         let mut labels = json!(options.labels);
         labels[BELONGS_TO] = json!(name);
-        for mut object in registration(options, &url, &fs::read_to_string(&ca).unwrap()) {
+        let ca = fs::read_to_string(&ca).unwrap();
+        for mut object in registration(options, &url, &ca) {
             object["metadata"]["name"] = json!(name);
             for webhook in object["webhooks"].as_array_mut().unwrap() {
                 webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
             }
             plane.create(REGISTRATIONS, &object);
         }
-        let health: Uri = health.parse().unwrap();
-        let plain = health.authority().unwrap().to_string();
-        let webhook = Self { process, plain, name, labels };
+        let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
+        let (reviews, plain) = (authority(&url), authority(&health));
+        let webhook = Self { process, reviews, plain, ca, name, labels };
         webhook.wait_until_asked(plane, &options.prefix);
         webhook
     }
@@ -94,10 +102,31 @@ impl Webhook {
         &self.labels
     }
 
+    /// A connection to it that is not the API server's.
+    pub(crate) fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(&self.reviews).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
     /// How many reviews it has answered.
     pub(crate) fn answered(&self) -> u64 {
+        self.counted("devgrant_admissions_total{")
+    }
+
+    /// What its counters whose lines begin so add up to.
+    pub(crate) fn counted(&self, beginning: &str) -> u64 {
         let metrics = crate::api::get_plain(&self.plain, "/metrics");
-        let counts = metrics.lines().filter(|line| line.starts_with("devgrant_admissions_total{"));
+        let counts = metrics.lines().filter(|line| line.starts_with(beginning));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
