@@ -67,6 +67,7 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     fn start(assets: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("devgrant-cluster-").tempdir().unwrap();
+        fs::write(folder.path().join("audit.yaml"), AUDITED).unwrap();
         for _ in 0..TRIES {
             match Self::try_start(assets, folder.path()) {
                 Ok((etcd, api_server, api)) => {
@@ -103,7 +104,6 @@ impl ControlPlane {
             folder.join("etcd.log"),
         );
         write_credentials(folder, port);
-        fs::write(folder.join("audit.yaml"), AUDITED).unwrap();
         let mut api_server = Process::start(
             Command::new(assets.join("kube-apiserver"))
                 .current_dir(folder)

@@ -167,8 +167,13 @@ fn pretty(object: &Value) -> String {
         let differ = ["namespace", "uid", "creationTimestamp", "resourceVersion", "managedFields"];
         metadata.retain(|key, _| !differ.contains(&key.as_str()));
     }
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        condition["lastTransitionTime"].take();
+    }
     // A set: whether our own come before or after those that every pod gets is of no interest.
-    if let Some(tolerations) = object["spec"]["tolerations"].as_array_mut() {
+    let tolerations = object.pointer_mut("/spec/tolerations").and_then(Value::as_array_mut);
+    if let Some(tolerations) = tolerations {
         tolerations.sort_by_key(Value::to_string);
     }
     let mut text = serde_json::to_string_pretty(&object).unwrap();
