@@ -19,6 +19,10 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     let folders = sorted(&root);
     assert!(folders.len() >= AT_LEAST, "{} cases, at least {AT_LEAST} were there", folders.len());
     let of = |folder: PathBuf| {
+        for file in sorted(&folder) {
+            let known = file.ends_with("object.yaml") || file.ends_with("shown.txt");
+            assert!(known, "stray file {}", file.display());
+        }
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         trial(format!("kubectl::{name}"), plane, move |plane| {
             let shown = shown(plane, &name, &folder);

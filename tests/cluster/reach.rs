@@ -40,6 +40,28 @@ fn reach(plane: &ControlPlane) {
     assert_eq!(webhook.answered(), before, "somebody came who should not have");
     is_granted(&plane.create(&pods, &asking()));
     assert_eq!(webhook.answered(), before + 1);
+    what_comes_after(plane, &format!("{pods}/p"));
+    assert_eq!(webhook.answered(), before + 1, "only a creation is asked about");
+}
+
+/// What may happen to a pod that is there.
+fn what_comes_after(plane: &ControlPlane, pod: &str) {
+    let debug = json!({ "name": "debugger", "image": "registry.example/debug:1" });
+    let patches = [
+        ("", json!({ "metadata": { "annotations": { "devices.example/fuse": "no-such-mode" } } })),
+        ("", json!({ "metadata": { "labels": { "a": "b" } } })),
+        ("/ephemeralcontainers", json!({ "spec": { "ephemeralContainers": [debug] } })),
+        ("/status", json!({ "status": { "phase": "Running" } })),
+    ];
+    let headers = [("content-type", "application/strategic-merge-patch+json")];
+    for (subresource, patch) in patches {
+        let path = format!("{pod}{subresource}");
+        let answer = plane.call_with("PATCH", &path, Some(&patch), &headers);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.message());
+    }
+    let grace = json!({ "gracePeriodSeconds": 0 });
+    let answer = plane.call("DELETE", pod, Some(&grace));
+    assert_eq!(answer.status, 200, "{}", answer.message());
 }
 
 /// Pods without a key of ours: every expression of the registration must be true or false of each.

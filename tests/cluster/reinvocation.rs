@@ -20,38 +20,85 @@ use crate::trial;
 use crate::webhook::{Options, REGISTRATIONS, Webhook};
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
-    vec![
-        trial("reinvocation::a_sidecar_in_front_gets_nothing", plane, |plane| {
-            // The primary container stays the one that it was in the first round.
-            sidecar(plane, &json!({}), &json!([null, "1"]));
-        }),
-        trial("reinvocation::a_sidecar_that_all_includes_gets_it_too", plane, |plane| {
-            sidecar(plane, &json!({ "devices.example/containers": "*" }), &json!(["1", "1"]));
-        }),
-    ]
+    CASES
+        .iter()
+        .map(|case| {
+            trial(format!("reinvocation::{}", case.name), plane, move |plane| sidecar(plane, case))
+        })
+        .collect()
 }
 
-/// Creates a pod that another webhook, which comes after us, gives a first container; holds how many
-/// devices each container has.
-fn sidecar(plane: &ControlPlane, annotations: &Value, devices: &Value) {
+/// A pod that another webhook gives a first container.
+struct Case {
+    name: &'static str,
+    /// Whether that webhook is asked before ours.
+    comes_first: bool,
+    annotations: &'static [(&'static str, &'static str)],
+    /// Who has the device in the end: the container that was put there, and the pod's own.
+    devices: [bool; 2],
+    /// How often ours is asked.
+    rounds: u64,
+    warnings: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "the_primary_container_stays_the_one_of_the_first_round",
+        comes_first: false,
+        annotations: &[],
+        devices: [false, true],
+        rounds: 2,
+        warnings: &[],
+    },
+    Case {
+        name: "all_containers_are_those_of_the_last_round",
+        comes_first: false,
+        annotations: &[("devices.example/containers", "*")],
+        devices: [true, true],
+        rounds: 2,
+        warnings: &[],
+    },
+    Case {
+        name: "who_was_put_in_front_before_is_the_first_container",
+        comes_first: true,
+        annotations: &[],
+        devices: [true, false],
+        rounds: 1,
+        warnings: &["no container is named: injected, the first of 2, gets fuse"],
+    },
+    Case {
+        name: "the_default_container_is_who_is_meant",
+        comes_first: true,
+        annotations: &[("kubectl.kubernetes.io/default-container", "c")],
+        devices: [false, true],
+        rounds: 1,
+        warnings: &[],
+    },
+];
+
+fn sidecar(plane: &ControlPlane, case: &Case) {
     let webhook = Webhook::start(plane, &Options::default());
-    let injector = Injector::start(plane, webhook.labels());
+    let injector = Injector::start(plane, webhook.labels(), case.comes_first);
     let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
     let mut pod = asking();
-    json_patch::merge(&mut pod["metadata"]["annotations"], annotations);
+    for (key, value) in case.annotations {
+        pod["metadata"]["annotations"][key] = json!(value);
+    }
     let before = webhook.answered();
-    let created = plane.create(&pods, &pod);
-    let containers = created["spec"]["containers"].as_array().unwrap();
+    let answer = plane.call("POST", &pods, Some(&pod));
+    assert_eq!(answer.status, 201, "{}", answer.message());
+    assert_eq!(answer.warnings, case.warnings);
+    let containers = answer.body["spec"]["containers"].as_array().unwrap();
     let names: Vec<&Value> = containers.iter().map(|container| &container["name"]).collect();
     assert_eq!(names, ["injected", "c"]);
-    let has: Vec<&Value> =
-        containers.iter().map(|container| &container["resources"]["limits"][FUSE]).collect();
-    assert_eq!(json!(has), *devices);
-    let stamp: Value =
-        serde_json::from_str(created["metadata"]["annotations"][STAMP].as_str().unwrap()).unwrap();
-    let stamped = stamp["grants"][0]["containers"].as_array().unwrap().len();
-    assert_eq!(stamped, has.iter().filter(|has| !has.is_null()).count(), "{stamp}");
-    assert_eq!(webhook.answered(), before + 2, "the API server asks again after a change");
+    let has = |container: &Value| container["resources"]["limits"][FUSE] == "1";
+    assert_eq!([has(&containers[0]), has(&containers[1])], case.devices);
+    let stamp = answer.body["metadata"]["annotations"][STAMP].as_str().unwrap();
+    let stamp: Value = serde_json::from_str(stamp).unwrap();
+    let devices = names.iter().zip(case.devices).filter(|(_, has)| *has);
+    let stamped: Vec<&Value> = devices.map(|(name, _)| *name).collect();
+    assert_eq!(stamp["grants"][0]["containers"], json!(stamped));
+    assert_eq!(webhook.answered(), before + case.rounds);
     assert!(injector.asked.load(Ordering::Relaxed) > 0);
 }
 
@@ -61,8 +108,8 @@ struct Injector {
 }
 
 impl Injector {
-    /// Serves until the tests end, registered to be asked after ours.
-    fn start(plane: &ControlPlane, labels: &Value) -> Self {
+    /// Serves until the tests end, registered to be asked before or after ours.
+    fn start(plane: &ControlPlane, labels: &Value, comes_first: bool) -> Self {
         let certificate = ServerCertificate::new();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -78,7 +125,7 @@ impl Injector {
             }
         });
         // Webhooks are asked in the order of the names of their configurations.
-        let name = format!("zz-injector-{port}");
+        let name = format!("{}-injector-{port}", if comes_first { "aa" } else { "zz" });
         let registration = json!({
             "metadata": { "name": name },
             "webhooks": [{
