@@ -11,7 +11,6 @@ pub mod explain;
 pub mod input;
 pub mod lint;
 pub mod man;
-pub mod misplaced;
 pub mod output;
 pub mod patch;
 pub mod placement;
@@ -19,7 +18,6 @@ pub mod policy;
 pub mod problems;
 pub mod question;
 pub mod serve;
-pub mod workload;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -13,17 +13,21 @@
 //! - [`plan`]: the [`Verdict`]: grants in rendering order, or a refusal
 //! - [`patch`]: the plan as JSON Patch operations, each applied as it is recorded
 //! - [`answer`]: the AdmissionReview that goes back
+//! - [`guard`]: the line once more at the end, where nothing may be left to change
+//! - [`advice`]: the line for the pods of a [`workload`], in words only
 //!
 //! Three outcomes, and each says who must act. A **verdict** (HTTP 200 with the uid) is for the
 //! pod's author. [`Undecided`] (HTTP 500) is for us, and meanwhile for the operator's
 //! `failurePolicy`. [`Unanswerable`] (HTTP 400) is for the caller.
 
+pub mod advice;
 pub mod annotation;
 pub mod answer;
 pub mod ask;
 pub mod conflict;
 pub mod finding;
 pub mod foresee;
+pub mod guard;
 pub mod line;
 pub mod namespace;
 pub mod patch;
@@ -36,9 +40,14 @@ pub mod request;
 pub mod review;
 pub mod settings;
 pub mod spelling;
+pub mod unasked;
 pub mod warning;
+mod weigh;
+pub mod workload;
 
+pub use advice::advise;
 pub use answer::Admission;
+pub use guard::validate;
 pub use line::{Decision, Undecided, admit, decide};
 pub use namespace::Namespace;
 pub use plan::{Plan, Reason, Refusal, Verdict};

@@ -47,8 +47,12 @@ pub struct BadMetric(#[from] prometheus::Error);
 /// The HTTPS path that a review came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
+    /// `POST /advise`.
+    Advise,
     /// `POST /mutate`.
     Mutate,
+    /// `POST /validate`.
+    Validate,
 }
 
 /// How trying to take a new certificate or policy set ended.
@@ -239,7 +243,9 @@ impl Endpoint {
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Advise => "advise",
             Self::Mutate => "mutate",
+            Self::Validate => "validate",
         }
     }
 }

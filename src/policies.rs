@@ -1,7 +1,8 @@
 //! The shell around [`PolicySet::compile`](crate::decision::PolicySet::compile): policy files from
-//! folders, or the shipped ones.
+//! folders, or the shipped ones. [`watch`] keeps those of folders up to date.
 
 pub mod cases;
+pub mod watch;
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -11,11 +11,12 @@
 //! - `connection`: one connection, from its handshake to its end
 //! - `pace`: how long a peer may stand still
 //! - `routes`: the paths, and panics
-//! - `mutate`: the one handler; `body`, `deadline` and `failure` are its parts
+//! - `reviews`: the one handler of all three paths; `body`, `deadline` and `failure` are its parts
 //! - `health`: the plain port
 //!
-//! **Invariant**: the handler decides nothing. What it answers is what
-//! [`admit`](crate::decision::admit) says, or a plain HTTP error that lets `failurePolicy` rule.
+//! **Invariant**: the handler decides nothing. What it answers is what [`admit`](crate::decision::admit),
+//! [`validate`](crate::decision::validate) or [`advise`](crate::decision::advise) says, or a plain HTTP
+//! error that lets `failurePolicy` rule.
 
 mod body;
 mod connection;
@@ -24,12 +25,12 @@ mod deadline;
 mod failure;
 mod health;
 mod limits;
-mod mutate;
 mod namespaces;
 mod pace;
 mod peers;
 mod policies;
 mod port;
+mod reviews;
 mod routes;
 
 use std::io;

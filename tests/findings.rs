@@ -21,7 +21,7 @@ const WIDTH: usize = 100;
 const INDEX: &str = "README.md";
 
 /// The places that the checker fills, a row a code.
-const PLACES: [(Code, &[&str]); 23] = [
+const PLACES: [(Code, &[&str]); 25] = [
     (Code::DG001, &["container", "user"]),
     (Code::DG002, &["container", "user"]),
     (Code::DG003, &["container"]),
@@ -45,6 +45,8 @@ const PLACES: [(Code, &[&str]); 23] = [
     (Code::DG021, &["container", "path", "why"]),
     (Code::DG022, &["container", "path", "why"]),
     (Code::DG023, &["container", "path"]),
+    (Code::DG024, &["container", "path", "ask"]),
+    (Code::DG025, &["container", "program"]),
 ];
 
 #[test]

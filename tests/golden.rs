@@ -16,7 +16,9 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devgrant::decision::{Admission, Namespace, PolicySet, PolicySource, Review, Settings, admit};
+use devgrant::decision::{
+    Admission, Namespace, PolicySet, PolicySource, Review, Settings, admit, validate,
+};
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ mod golden_case;
 use golden_case::{Case, read_case, review, sorted};
 
 /// The least number of cases: a folder that got lost is noticed.
-const AT_LEAST: usize = 694;
+const AT_LEAST: usize = 749;
 
 #[test]
 fn every_case_gives_what_its_folder_says() {
@@ -123,6 +125,8 @@ fn outputs(folder: &Path, compiled: &mut Compiled) -> BTreeMap<String, String> {
         files.insert("after.yaml".to_owned(), normal(yaml(&shown)));
     }
 
+    guard(&review, &after, &admission, policies, namespace.as_ref(), folder);
+
     // The second call: the API server may ask again with the patched pod.
     let mut again = review.clone();
     again["request"]["object"] = after;
@@ -144,6 +148,117 @@ fn outputs(folder: &Path, compiled: &mut Compiled) -> BTreeMap<String, String> {
         );
     }
     files
+}
+
+/// `validate` over the pod as it came, as it was patched, and as the API server then fills it in.
+fn guard(
+    review: &Value,
+    after: &Value,
+    mutated: &Admission,
+    policies: &PolicySet,
+    namespace: Option<&Namespace>,
+    folder: &Path,
+) {
+    let mut filled = after.clone();
+    fill_in_defaults(&mut filled);
+    let before = &review["request"]["object"];
+    let as_it_came =
+        mutated.allowed && (without_digest(before, policies) == without_digest(after, policies));
+    for (pod, state, allowed) in [
+        (before, "as it came", as_it_came),
+        (after, "patched", mutated.allowed),
+        (&filled, "patched and filled in", mutated.allowed),
+    ] {
+        let mut review = review.clone();
+        review["request"]["object"] = pod.clone();
+        let bytes = serde_json::to_vec(&review).unwrap();
+        let validated = validate(&Review::decode(&bytes).unwrap(), policies, namespace).unwrap();
+        let at = format!("{}: {state}: {:?}", folder.display(), validated.message);
+        assert_eq!(validated.allowed, allowed, "{at}");
+        assert_eq!(validated.operations, [], "{at}");
+        assert!(!validated.allowed || validated.warnings.is_empty(), "{at}");
+        let bypassed = mutated.allowed && !allowed;
+        assert_eq!(validated.reason == devgrant::decision::Reason::Bypassed, bypassed, "{at}");
+    }
+}
+
+/// The pod with no digest in its stamp: by that alone nobody can say that a pod came around.
+fn without_digest(pod: &Value, policies: &PolicySet) -> Value {
+    let mut pod = pod.clone();
+    let key = format!("{}/granted", policies.settings().prefix);
+    let stamp = pod.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(&key));
+    if let Some(stamp) = stamp
+        && let Ok(Value::Object(mut read)) =
+            serde_json::from_str(stamp.as_str().unwrap_or_default())
+    {
+        read.shift_remove("policyDigest");
+        *stamp = Value::Object(read);
+    }
+    pod
+}
+
+/// What the API server and its plugins fill in between `/mutate` and `/validate`, where nothing is there
+/// (`kubernetes pkg/apis/core/v1/defaults.go`; the plugins `ServiceAccount` and
+/// `DefaultTolerationSeconds`).
+fn fill_in_defaults(pod: &mut Value) {
+    let absent = |object: &mut Value, key: &str, value: Value| {
+        let fields = object.as_object_mut().unwrap();
+        if fields.get(key).is_none_or(Value::is_null) {
+            fields.insert(key.to_owned(), value);
+        }
+    };
+    let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) else {
+        return;
+    };
+    for (key, value) in [
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("enableServiceLinks", json!(true)),
+        ("preemptionPolicy", json!("PreemptLowerPriority")),
+        ("priority", json!(0)),
+        ("restartPolicy", json!("Always")),
+        ("schedulerName", json!("default-scheduler")),
+        ("securityContext", json!({})),
+        ("serviceAccountName", json!("default")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("tolerations", json!([])),
+        ("volumes", json!([])),
+    ] {
+        absent(spec, key, value);
+    }
+    let account = spec["serviceAccountName"].clone();
+    absent(spec, "serviceAccount", account);
+    let tokens =
+        json!({ "name": "kube-api-access-x", "projected": { "sources": [], "defaultMode": 420 } });
+    spec["volumes"].as_array_mut().unwrap().push(tokens);
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let toleration = json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 });
+        spec["tolerations"].as_array_mut().unwrap().push(toleration);
+    }
+    for volume in spec["volumes"].as_array_mut().unwrap() {
+        if let Some(host_path) = volume.get_mut("hostPath").filter(|value| value.is_object()) {
+            absent(host_path, "type", json!(""));
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        for container in spec.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten() {
+            for (key, value) in [
+                ("imagePullPolicy", json!("Always")),
+                ("resources", json!({})),
+                ("terminationMessagePath", json!("/dev/termination-log")),
+                ("terminationMessagePolicy", json!("File")),
+                ("volumeMounts", json!([])),
+            ] {
+                absent(container, key, value);
+            }
+            let tokens = json!({ "name": "kube-api-access-x", "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" });
+            container["volumeMounts"].as_array_mut().unwrap().push(tokens);
+            let limits = container["resources"].get("limits").cloned().unwrap_or_default();
+            for (name, amount) in limits.as_object().into_iter().flatten() {
+                absent(&mut container["resources"], "requests", json!({}));
+                absent(&mut container["resources"]["requests"], name, amount.clone());
+            }
+        }
+    }
 }
 
 /// A forged stamp is gone in the second round, and with it the only annotation under the prefix.

@@ -140,7 +140,7 @@ async fn who_asks_wrongly_is_told_what_is_wrong() {
             Request::get("/mutate").body(Body::empty()).unwrap(),
             (405, "reviews are sent by POST"),
         ),
-        ("wrong path", review("/mutated", REVIEW), (404, "POST /mutate")),
+        ("wrong path", review("/mutated", REVIEW), (404, "POST /mutate, /validate or /advise")),
         ("wrong type", typed("application/yaml"), (415, "not application/json")),
         (
             "no type",
@@ -269,6 +269,80 @@ async fn bodies_take_no_more_memory_together_than_there_is_for_them() {
     }
     let (head, body) = paths.ask(review("/mutate", large)).await;
     assert_eq!(head.status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn each_path_has_its_answer_its_number_and_the_same_limits() {
+    let limits = Limits { body_bytes: 4096, ..Limits::default() };
+    let paths = Paths::new(limits);
+    let asking = REVIEW.replace(
+        r#""metadata":{"name""#,
+        r#""metadata":{"annotations":{"devices.example/fuse":"true"},"name""#,
+    );
+    let workload = asking
+        .replace(r#""kind":"Pod"},"resource""#, r#""kind":"Deployment"},"resource""#)
+        .replace(r#""object":{"apiVersion":"v1","kind":"Pod","#, r#""object":{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"template":{"#)
+        .replace(r#"},"dryRun""#, r#"}}},"dryRun""#);
+    for (path, body, allowed, verdict, part) in [
+        ("mutate", &asking, false, "refuse", r#""message":"devgrant: annotation"#),
+        ("validate", &asking, false, "refuse", r#""message":"devgrant: annotation"#),
+        (
+            "advise",
+            &workload,
+            true,
+            "admit",
+            r#""warnings":["would be refused: devgrant: annotation"#,
+        ),
+    ] {
+        let (head, answer) = paths.ask(review(&format!("/{path}?timeout=5s"), body.clone())).await;
+        assert_eq!(head.status, StatusCode::OK, "{path}: {answer}");
+        assert_eq!(head.headers[header::CONTENT_TYPE], "application/json", "{path}");
+        let allowed = format!(r#""uid":"705ab4f5","allowed":{allowed}"#);
+        assert!(answer.contains(&allowed) && answer.contains(part), "{path}: {answer}");
+        paths.counted(&format!(
+            r#"{{device="",endpoint="{path}",mode="",reason="UnknownKey",verdict="{verdict}"}} 1"#
+        ));
+        let (head, answer) = paths.ask(review(&format!("/{path}"), padded(4097))).await;
+        assert_eq!(head.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}: {answer}");
+        paths.counted(&format!(r#"endpoint="{path}",mode="",reason="TooLarge""#));
+    }
+    // A workload is nothing to the two that look at pods, and a pod nothing to the one that advises.
+    for (path, body) in [("mutate", &workload), ("validate", &workload), ("advise", &asking)] {
+        let (_, answer) = paths.ask(review(&format!("/{path}"), body.clone())).await;
+        assert!(answer.contains(r#""reason":"NotPodCreation""#), "{path}: {answer}");
+        assert!(!answer.contains("warnings"), "{path}: {answer}");
+    }
+}
+
+/// Advice that cannot be given is none: it is counted and logged, and keeps nobody from anything.
+#[tokio::test]
+async fn what_cannot_be_decided_is_500_and_for_advice_nothing() {
+    let paths = Paths::new(Limits::default());
+    let metadata = r#""metadata":{"annotations":{"devices.example/fuse":"true"}}"#;
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"default"},"spec":{"containers":[{"name":"web","image":"web"}]}}"#;
+    let spec = r#""spec":{"containers":[{"name":"web","env":"hunter2"}]}"#;
+    let broken = REVIEW.replace(pod, &format!("{{{metadata},{spec}}}"));
+    let template = format!(
+        r#"{{"kind":"Deployment","apiVersion":"apps/v1","spec":{{"template":{{{metadata},{spec}}}}}}}"#
+    );
+    let workload = REVIEW.replace(pod, &template);
+    for (path, body, status) in [
+        ("mutate", &broken, StatusCode::INTERNAL_SERVER_ERROR),
+        ("validate", &broken, StatusCode::INTERNAL_SERVER_ERROR),
+        ("advise", &workload, StatusCode::OK),
+    ] {
+        let (head, answer) = paths.ask(review(&format!("/{path}"), body.clone())).await;
+        assert_eq!(head.status, status, "{path}: {answer}");
+        assert!(!answer.contains("hunter2"), "{answer}");
+        paths.counted(&format!(
+            r#"endpoint="{path}",mode="",reason="Undecided",verdict="undecided"}} 1"#
+        ));
+        if status.is_success() {
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            let response = serde_json::json!({ "uid": "705ab4f5", "allowed": true });
+            assert_eq!(answer["response"], response);
+        }
+    }
 }
 
 /// Who must act is in the status: a pod that is no pod is for `failurePolicy`, which a refusal is not.

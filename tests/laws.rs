@@ -13,6 +13,8 @@
 mod judge;
 #[path = "laws/make.rs"]
 mod make;
+#[path = "laws/unasked.rs"]
+mod unasked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -25,7 +27,7 @@ use devgrant::decision::policy::schema::{ApiVersion, DevicePolicy, Kind, Metadat
 use devgrant::decision::warning::Warning;
 use devgrant::decision::{
     Admission, KubernetesVersion, Namespace, PolicySet, PolicySource, Reason, Review, Settings,
-    Undecided, admit,
+    Undecided, admit, advise, validate,
 };
 use json_patch::PatchOperation;
 use make::{Case, case};
@@ -155,6 +157,45 @@ proptest! {
         let second = again.admit(&set).unwrap();
         prop_assert_eq!(&second.operations, &[]);
         same_verdict(&first, &second)?;
+        let guarded = again.by(validate, &set).unwrap();
+        prop_assert_eq!(guarded.allowed, first.allowed, "{:?}", guarded.message);
+        prop_assert_eq!(guarded.operations, &[]);
+    }
+
+    /// What is said of a workload is what its pod is told, and keeps nobody from anything.
+    #[test]
+    fn advice_is_what_the_pod_is_told(case in case()) {
+        let set = case.set();
+        let Ok(pod) = case.admit(&set) else { return Ok(()) };
+        // Of the pod itself, which no controller makes so.
+        if pod.reason == Reason::MirrorPod {
+            return Ok(());
+        }
+        let mut workload = case.clone();
+        workload.review["request"]["kind"] =
+            json!({ "group": "apps", "version": "v1", "kind": "Deployment" });
+        *workload.pod_mut() = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": "w" },
+            "spec": { "template": case.pod() },
+        });
+        let advice = workload.by(advise, &set).unwrap();
+        prop_assert!(advice.allowed && advice.operations.is_empty());
+        if advice.reason == Reason::NotPodCreation {
+            // What is no pod, or none is made of, is for the API server to say.
+            return Ok(());
+        }
+        prop_assert_eq!(advice.reason, pod.reason);
+        let refused = |warning: &Warning| warning.as_str().starts_with("would be refused: ");
+        prop_assert_eq!(advice.warnings.iter().any(refused), !pod.allowed);
+        if pod.allowed {
+            // The API server passes on so many lines only, and says the rest is left out.
+            let told = pod.warnings.iter().take_while(|line| !line.as_str().starts_with("and "));
+            for line in told {
+                prop_assert!(advice.warnings.contains(line), "{line} is not said");
+            }
+        }
     }
 
     /// 3, where another webhook puts a sidecar in front between the two calls. What was chosen stays
@@ -541,7 +582,16 @@ impl Case {
 
     /// The same policies, of which each says this of every finding.
     fn set_with_all_findings(&self, effect: Effect) -> PolicySet {
-        let mut documents: Vec<DevicePolicy> = match &self.policies {
+        let mut documents = self.documents();
+        let codes = || entries().iter().map(|entry| entry.code.to_string());
+        for document in &mut documents {
+            document.spec.conflicts = codes().map(|code| (code, effect)).collect();
+        }
+        self.compiled(&documents)
+    }
+
+    fn documents(&self) -> Vec<DevicePolicy> {
+        match &self.policies {
             Some(policies) => policies
                 .iter()
                 .map(|policy| serde_json::from_value(policy.clone()).unwrap())
@@ -550,17 +600,13 @@ impl Case {
                 .iter()
                 .map(|source| serde_saphyr::from_str(&source.text).unwrap())
                 .collect(),
-        };
-        let codes = || entries().iter().map(|entry| entry.code.to_string());
-        for document in &mut documents {
-            document.spec.conflicts = codes().map(|code| (code, effect)).collect();
         }
-        let sources: Vec<PolicySource> = documents
-            .iter()
-            .enumerate()
-            .map(|(index, document)| source(index, document, self.as_json))
-            .collect();
-        PolicySet::compile(&sources, self.settings()).unwrap()
+    }
+
+    fn compiled(&self, documents: &[DevicePolicy]) -> PolicySet {
+        let documents = documents.iter().enumerate();
+        let sources = documents.map(|(index, document)| source(index, document, self.as_json));
+        PolicySet::compile(&sources.collect::<Vec<_>>(), self.settings()).unwrap()
     }
 
     fn pod(&self) -> &Value {
@@ -572,8 +618,12 @@ impl Case {
     }
 
     fn admit(&self, set: &PolicySet) -> Result<Admission, Undecided> {
+        self.by(admit, set)
+    }
+
+    fn by(&self, line: Line, set: &PolicySet) -> Result<Admission, Undecided> {
         let bytes = serde_json::to_vec(&self.review).unwrap();
-        admit(&Review::decode(&bytes).unwrap(), set, Some(&namespace(&self.namespace)))
+        line(&Review::decode(&bytes).unwrap(), set, Some(&namespace(&self.namespace)))
     }
 
     /// The bytes that go back, or the words of why there are none.
@@ -591,6 +641,9 @@ impl Case {
         Ok(pod)
     }
 }
+
+/// The line, as each path has it.
+type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
 
 fn namespace(labels: &Map<String, Value>) -> Namespace {
     let labels =
@@ -651,6 +704,12 @@ fn answers_with_its_uid(bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(review) = Review::decode(bytes) else { return Ok(()) };
     let labels = json!({ "devices.example/grant": "enabled" });
     let namespace = namespace(labels.as_object().unwrap());
+    for line in [validate as Line, advise] {
+        if let Ok(admission) = line(&review, shipped_set(), Some(&namespace)) {
+            prop_assert_eq!(&admission.operations, &[]);
+            prop_assert_eq!(admission.uid.as_str(), review.uid.as_ref());
+        }
+    }
     let Ok(admission) = admit(&review, shipped_set(), Some(&namespace)) else { return Ok(()) };
     let answer: Value = serde_json::from_slice(&admission.to_bytes()).unwrap();
     let sent: Value = serde_json::from_slice(bytes).unwrap_or_default();

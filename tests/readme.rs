@@ -5,10 +5,10 @@
 )]
 //! The documents say what is so.
 //!
-//! Every `console` block of README.md is run, line by line in one folder, and what comes out is compared
-//! with what stands there. A block `yaml file=NAME` is a file of that folder, `text server` is what
-//! `serve --standalone` prints, `json patch` is what its line to paste prints. Blocks of other kinds are
-//! not run. `DEVGRANT_REFRESH_GOLDEN=1 cargo test --test readme` writes the output of `console` blocks
+//! Every `console` block of README.md and of the pages in `RUN` is run, line by line in one folder a page,
+//! and what comes out is compared with what stands there. A block `yaml file=NAME` is a file of that
+//! folder, `text server` is what `serve --standalone` prints, `json patch` is what its line to paste prints.
+//! Blocks of other kinds are not run. `DEVGRANT_REFRESH_GOLDEN=1 cargo test --test readme` writes the output of `console` blocks
 //! again; the difference is for review.
 
 use std::fmt::Write as _;
@@ -24,15 +24,28 @@ use devgrant::decision::{PolicySet, PolicySource, Settings};
 use serde_json::Value;
 
 /// The documents whose links are followed.
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "policies/README.md"];
-/// The least number of commands: a README whose blocks were renamed is noticed.
-const AT_LEAST: usize = 8;
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "policies/README.md",
+    "docs/migrate.md",
+];
+/// The documents whose commands are run, each with the least number of them: one whose blocks were renamed
+/// is noticed.
+const RUN: &[(&str, usize)] = &[("README.md", 8), ("docs/migrate.md", 10)];
 
 #[test]
-fn commands_give_what_the_readme_shows() {
-    let folder = Folder::new();
-    let text = read("README.md");
+fn commands_give_what_the_documents_show() {
+    for (document, at_least) in RUN {
+        commands_give_what_is_shown(document, *at_least);
+    }
+}
+
+fn commands_give_what_is_shown(document: &str, at_least: usize) {
+    let folder = Folder::new(document);
+    let text = read(document);
     let mut shown = String::new();
     let mut count = 0;
     let mut block = None;
@@ -52,21 +65,21 @@ fn commands_give_what_the_readme_shows() {
             (block, _) => block,
         };
     }
-    assert!(count >= AT_LEAST, "{count} commands, at least {AT_LEAST} were there once");
+    assert!(count >= at_least, "{document}: {count} commands, at least {at_least} were there once");
     if std::env::var_os("DEVGRANT_REFRESH_GOLDEN").is_some() {
-        fs::write(root().join("README.md"), shown).unwrap();
+        fs::write(root().join(document), shown).unwrap();
     } else if let Some((line, (is, should))) =
         shown.lines().zip(text.lines()).enumerate().find(|(_, (one, other))| one != other)
     {
-        panic!("README.md:{}\nshows: {should}\nnow:   {is}", line + 1);
+        panic!("{document}:{}\nshows: {should}\nnow:   {is}", line + 1);
     } else {
-        assert_eq!(shown.len(), text.len(), "README.md ends elsewhere");
+        assert_eq!(shown.len(), text.len(), "{document} ends elsewhere");
     }
 }
 
 #[test]
 fn the_server_says_what_the_readme_shows() {
-    let folder = Folder::new();
+    let folder = Folder::new("README.md");
     let mut server = folder
         .devgrant(&["serve", "--standalone", "--listen=127.0.0.1:0", "--health=127.0.0.1:0"])
         .stderr(Stdio::piped())
@@ -88,7 +101,7 @@ fn the_server_says_what_the_readme_shows() {
 
 #[test]
 fn the_line_to_paste_prints_the_patch_of_the_readme() {
-    let folder = Folder::new();
+    let folder = Folder::new("README.md");
     let answer = folder.run("target/release/devgrant admit -f examples/review.json");
     // The digest is inside of the patch, in base64.
     let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -140,7 +153,7 @@ fn links_lead_somewhere() {
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    fn new(document: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let release = folder.path().join("target/release");
         fs::create_dir_all(&release).unwrap();
@@ -149,7 +162,7 @@ impl Folder {
         for name in ["examples", "policies", "tests"] {
             symlink(root().join(name), folder.path().join(name)).unwrap();
         }
-        for (kind, text) in blocks("README.md") {
+        for (kind, text) in blocks(document) {
             if let Some(name) = kind.strip_prefix("yaml file=") {
                 let file = folder.path().join(name);
                 fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::arguments::{ReviewArguments, compile};
 use super::question;
-use super::workload::Owner;
 use super::{Status, input, output};
 use crate::decision::review::KIND;
+use crate::decision::workload::Owner;
 use crate::decision::{Review, admit, spelling};
 
 /// The flags of `admit`.

@@ -17,9 +17,9 @@ use super::input::{self, InputError};
 use super::output;
 use super::problems::plural;
 use super::question::Question;
-use super::workload;
 use crate::config::Assumed;
 use crate::decision::finding::{Code, Severity};
+use crate::decision::workload;
 use crate::decision::{PolicySet, Reason};
 use source::{Source, Spot};
 

@@ -17,7 +17,7 @@ use super::input::Document;
 use super::output::{self, ADDED, ERROR, PLACE, REMOVED, TITLE, WARNING};
 use super::placement::place;
 use super::question::{Manifests, Question};
-use super::workload::Owner;
+use crate::decision::workload::Owner;
 use crate::decision::{PolicySet, Review, admit};
 
 /// The flags of `patch`.

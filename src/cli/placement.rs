@@ -5,7 +5,7 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Value, json};
 
-use super::workload::Place;
+use crate::decision::workload::Place;
 
 /// What became of the operations on one pod.
 #[derive(Debug, Default)]

@@ -7,10 +7,10 @@ use json_patch::jsonptr::PointerBuf;
 use serde_json::{Value, json};
 
 use super::input::{self, Document};
-use super::workload::{self, FoundPod, NoPod};
-use super::{misplaced, output};
+use super::output;
 use crate::config::Assumed;
-use crate::decision::review::{API_VERSION, KIND};
+use crate::decision::review::KIND;
+use crate::decision::workload::{self, FoundPod, NoPod, misplaced};
 use crate::decision::{Namespace, Settings};
 
 /// The namespace of an object that names none, as kubectl has it.
@@ -18,8 +18,6 @@ pub const FALLBACK_NAMESPACE: &str = "default";
 /// The label by which the API server names every namespace (`kubernetes pkg/apis/core/v1/defaults.go`,
 /// `SetDefaults_Namespace`).
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// The uid of every review that is made here: fixed, so that the same files give the same bytes.
-const UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Manifests, and a question for each of the pods that they would make.
 #[derive(Debug)]
@@ -142,11 +140,7 @@ fn review_around<'a>(document: &'a Value, pod: &FoundPod) -> Option<&'a Value> {
     document.pointer(pod.template.as_str().strip_suffix("/request/object")?)
 }
 
-/// The review that the API server would send when the pod is created.
-///
-/// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
-/// requests; a patch of a pod so filled in would not fit the file, and would show the person lines that
-/// nobody wrote. The decision takes what is missing for its default, so the answer is the same.
+/// The review that the API server would send when the pod is created, with what is assumed about it.
 pub(super) fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
     let mut pod = pod.clone();
     if let (Some(account), Some(spec)) =
@@ -154,31 +148,7 @@ pub(super) fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
     {
         spec.entry("serviceAccountName").or_insert_with(|| json!(account));
     }
-    let kind = json!({ "group": "", "version": "v1", "kind": "Pod" });
-    let resource = json!({ "group": "", "version": "v1", "resource": "pods" });
-    let mut user = serde_json::Map::new();
-    if let Some(name) = &assumed.user {
-        user.insert("username".to_owned(), json!(name));
-    }
-    json!({
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "request": {
-            "uid": UID,
-            "kind": kind,
-            "resource": resource,
-            "requestKind": kind,
-            "requestResource": resource,
-            "name": pod.pointer("/metadata/name").cloned().unwrap_or_else(|| json!("")),
-            "namespace": namespace,
-            "operation": "CREATE",
-            "userInfo": user,
-            "object": pod,
-            "oldObject": null,
-            "dryRun": false,
-            "options": { "apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions" },
-        },
-    })
+    workload::review(&pod, namespace, assumed.user.as_deref())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{Status, output};
 use crate::config::{CertificateSource, Config, LogFormat, Typed};
 use crate::decision::{PolicySet, Settings};
 use crate::metrics::Metrics;
+use crate::policies::watch::Watch;
 use crate::server::{Bound, LivePolicies, Namespaces, Server};
 use crate::shutdown::Shutdown;
 use crate::{telemetry, tls};
@@ -155,12 +156,14 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::on_signals()?;
     let notes = Notes::of(config, &policies);
+    let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+    let watch = Watch::new(config.policies.clone(), config.settings.clone(), Arc::clone(&policies));
     let bound = Server {
         listen: config.server.listen,
         health: config.server.health,
         certificate: source(config),
         limits: config.server.limits.clone(),
-        policies: Arc::new(LivePolicies::new(policies, Arc::clone(&metrics))),
+        policies,
         namespaces: Namespaces::Fixed { labels: config.assumed.namespace_labels.clone() },
         metrics,
     }
@@ -172,6 +175,8 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     let scratch = tempfile::Builder::new().prefix("devgrant-").permissions(owner_only).tempdir();
     let scratch = scratch.context("cannot make a folder for the CA certificate (TMPDIR)")?;
     notes.print(&bound, scratch.path())?;
+    // Ends with the runtime, which ends with the server.
+    tokio::spawn(watch.run());
     bound.run(shutdown).await?;
     Ok(())
 }

@@ -16,10 +16,12 @@ use super::policy::PolicySet;
 use super::request::Request;
 use super::spelling;
 
+/// The value that asks for the default mode.
+pub(super) const ASK: &str = "true";
 /// The key of the stamp, behind the prefix.
 pub const GRANTED: &str = "granted";
 /// The key that names containers, behind the prefix or behind a device and a dot.
-const CONTAINERS: &str = "containers";
+pub(super) const CONTAINERS: &str = "containers";
 /// The most that keys and values under the prefix may take together
 /// (`kubernetes/apimachinery pkg/api/validation/objectmeta.go`, `TotalAnnotationSizeLimitB`).
 const MAX_BYTES: usize = 256 * 1024;
@@ -163,7 +165,7 @@ impl<'a> Value<'a> {
             |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.split_once(':') {
             Some((mode, count)) => Self { mode: Some(mode), count: Some(count) },
-            None if text == "true" => Self { mode: None, count: None },
+            None if text == ASK => Self { mode: None, count: None },
             None if is_count(text) => Self { mode: None, count: Some(text) },
             None => Self { mode: Some(text), count: None },
         }

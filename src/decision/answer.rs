@@ -81,6 +81,16 @@ impl Admission {
         }
     }
 
+    /// The AdmissionReview, as bytes, that lets an object through of which nothing is known but the uid of
+    /// its review.
+    pub fn without_a_word(uid: &str) -> Vec<u8> {
+        plain(&Answer {
+            api_version: API_VERSION,
+            kind: KIND,
+            response: Response { uid, allowed: true, ..Response::default() },
+        })
+    }
+
     /// The AdmissionReview that goes back, as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let patch = (!self.operations.is_empty()).then(|| STANDARD.encode(plain(&self.operations)));
@@ -127,7 +137,7 @@ struct Answer<'a> {
     response: Response<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Response<'a> {
     uid: &'a str,
@@ -139,6 +149,7 @@ struct Response<'a> {
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit_annotations: BTreeMap<&'static str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<&'a str>,

@@ -14,7 +14,7 @@ use super::spelling::{self, excerpt};
 
 /// The annotation by which kubectl knows a pod's primary container
 /// (`kubernetes/kubectl pkg/cmd/util/podcmd`).
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The most wrong names of one annotation that are told one by one.
 const MOST_NAMES: usize = 5;
 /// The service account of a pod that names none.
@@ -52,6 +52,8 @@ pub enum Chosen {
     Stamp,
     /// It is the first regular container.
     First,
+    /// Nobody asked: they have the old shape of the device, and the policy looks at such pods.
+    OldShape,
 }
 
 /// An ask, or what is wrong with it.
@@ -109,6 +111,32 @@ impl<'a> Asker<'a> {
             self.named_containers(&key, names, &mut objections);
         }
         objections
+    }
+
+    /// The ask for the default mode that nobody made, for containers of the old shape.
+    pub fn unasked(
+        self,
+        policy: &'a Policy,
+        containers: Vec<ContainerIndex>,
+    ) -> Result<Ask<'a>, Unmet<'a>> {
+        let key = format!("{}/{}", self.policies.settings().prefix, policy.device());
+        let mut objections = Vec::new();
+        let Some((mode_name, mode, allowed)) = self.mode(policy, &key, None, &mut objections)
+        else {
+            return Err(Unmet { policy, objections });
+        };
+        let count = count_of(policy, &key, mode_name, mode, None, &mut objections).unwrap_or(1);
+        let alternatives = policy.allowed_modes(self.subject);
+        Ok(Ask {
+            policy,
+            mode_name,
+            mode,
+            count,
+            containers,
+            chosen: Chosen::OldShape,
+            allowed,
+            alternatives: alternatives.filter_map(|name| policy.mode(name)).collect(),
+        })
     }
 
     fn ask(

@@ -64,6 +64,10 @@ pub enum Code {
     DG022,
     /// The old shape, which a policy refuses.
     DG023,
+    /// The old shape, of which nobody asked to be rid.
+    DG024,
+    /// A privileged container that seems to mount by FUSE.
+    DG025,
 }
 
 /// How bad a finding is.
@@ -142,7 +146,7 @@ pub fn entries() -> &'static [Entry] {
 }
 
 /// Places that are filled with our words, not with the pod's.
-const OUR_WORDS: &[&str] = &["check", "modes", "why"];
+const OUR_WORDS: &[&str] = &["ask", "check", "modes", "why"];
 
 /// One finding in one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +172,11 @@ impl Finding {
         });
         let places = places.collect();
         Self { code, path: path.into(), places }
+    }
+
+    /// The word at a place of its sentence.
+    pub fn word(&self, place: &str) -> Option<&str> {
+        self.places.get(place).map(String::as_str)
     }
 
     /// What is known of its code.

@@ -4,6 +4,7 @@
 //! [`finding`](super::finding); whether it refuses is policy (`conflicts`).
 
 mod container;
+pub mod evidence;
 mod pod_security;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use super::namespace::Namespace;
 use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
 use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
+use super::policy::Policy;
 use super::policy::schema::Profile;
 use super::request::Request;
 
@@ -47,23 +49,23 @@ pub fn findings(
 
 /// What becomes of a finding: as the strictest of the policies that are asked says, else as usual. Where
 /// none is enforced, or none is asked, nobody is refused: the API server says it itself.
-pub fn effect(finding: &Finding, asks: &[Ask<'_>]) -> Effect {
+pub fn effect(finding: &Finding, policies: &[&Policy]) -> Effect {
     let code = finding.code.to_string();
     let says: Vec<Effect> =
-        asks.iter().filter_map(|ask| ask.policy.spec().conflicts.get(&code).copied()).collect();
+        policies.iter().filter_map(|policy| policy.spec().conflicts.get(&code).copied()).collect();
     let strictest = [Effect::Deny, Effect::Warn, Effect::Ignore];
     match finding.effect() {
-        Effect::Deny if asks.is_empty() => Effect::Warn,
+        Effect::Deny if policies.is_empty() => Effect::Warn,
         usual => strictest.into_iter().find(|effect| says.contains(effect)).unwrap_or(usual),
     }
 }
 
 /// Whether a finding is worth a warning at every creation of a pod: it is more than good to know, or a
 /// policy wants it said.
-pub fn is_said(finding: &Finding, asks: &[Ask<'_>]) -> bool {
+pub fn is_said(finding: &Finding, policies: &[&Policy]) -> bool {
     let code = finding.code.to_string();
-    let wanted = |ask: &Ask<'_>| ask.policy.spec().conflicts.contains_key(&code);
-    finding.severity() != Severity::Info || asks.iter().any(wanted)
+    let wanted = |policy: &&Policy| policy.spec().conflicts.contains_key(&code);
+    finding.severity() != Severity::Info || policies.iter().any(wanted)
 }
 
 /// What the whole pod will be.
@@ -203,6 +205,11 @@ impl<'a> ContainerAfter<'a> {
 
     fn has_gpu(&self) -> bool {
         self.resources().any(is_gpu)
+    }
+
+    /// Whether the container is to mount by FUSE: it asks for it, or has the device by a resource of its own.
+    fn is_for_fuse(&self) -> bool {
+        self.fuse_asks().next().is_some() || self.resources().any(|name| name.ends_with("/fuse"))
     }
 
     /// The asks that are for FUSE: their policy serves it in some mode.

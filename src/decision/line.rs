@@ -1,31 +1,26 @@
 //! The line itself: one review, one answer.
 
-use std::collections::BTreeSet;
-
 use json_patch::PatchOperation;
 
 use super::annotation::{self, Asked};
 use super::answer::Admission;
 use super::ask::{Ask, Asker, Chosen, Unmet, service_account};
-use super::conflict;
-use super::finding::{Effect, Finding};
-use super::foresee;
+use super::finding::Finding;
 use super::namespace::Namespace;
 use super::patch::{self, DraftError};
-use super::plan::{self, Objection, Plan, Reason, Refusal, Verdict};
+use super::plan::{Objection, Plan, Reason, Refusal, Verdict};
 use super::pod::{Pod, Spec};
-use super::policy::PolicySet;
 use super::policy::schema::{Enforcement, OnInvalid};
 use super::policy::select::Subject;
+use super::policy::{Policy, PolicySet};
 use super::request::Request;
 use super::review::Mismatch;
 use super::review::Review;
 use super::settings::Settings;
+use super::unasked::{self, OldShape};
 use super::warning::Warning;
+use super::weigh::{MOST, Weighed, container_names, shadow_warnings, too_large, weigh};
 
-/// The most grants and operations of one pod. 50 containers with all 13 shipped devices are some 3,000; an answer of
-/// 10,000 operations takes a few megabytes.
-const MOST: usize = 10_000;
 /// The namespace that the cluster itself lives in.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -97,14 +92,23 @@ pub fn pod_of<'a>(
     request: &Request<'a>,
     policies: &PolicySet,
 ) -> Result<Option<Pod<'a>>, Undecided> {
-    let asks = request.annotations(&policies.settings().prefix).next().is_some();
-    match request.object {
-        Some(object) if request.creates_pod && asks => {
-            let pod = serde_json::from_str(object.get());
-            pod.map(Some).map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(object.get())))
-        }
-        _ => Ok(None),
-    }
+    let asks = asks(request, policies.settings());
+    let Some(object) = request
+        .object
+        .filter(|_| request.creates_pod && (asks || policies.looking_unasked().next().is_some()))
+    else {
+        return Ok(None);
+    };
+    let pod: Pod<'a> = serde_json::from_str(object.get())
+        .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(object.get())))?;
+    let shapes = |spec| unasked::find(request, spec, policies);
+    let concerns = asks || pod.spec().is_some_and(|spec| !shapes(spec).is_empty());
+    Ok(concerns.then_some(pod))
+}
+
+/// Whether a pod has annotations under the prefix.
+fn asks(request: &Request<'_>, settings: &Settings) -> bool {
+    request.annotations(&settings.prefix).next().is_some()
 }
 
 /// Why there is nothing to decide.
@@ -112,7 +116,8 @@ pub fn unasked(request: &Request<'_>) -> Reason {
     if request.creates_pod { Reason::NotAsked } else { Reason::NotPodCreation }
 }
 
-/// Decides a pod that has annotations under the prefix.
+/// Decides a pod that has annotations under the prefix, or the old shape of a device whose policy looks
+/// at pods unasked.
 pub fn decide<'a>(
     request: &'a Request<'a>,
     pod: &'a Pod<'a>,
@@ -120,7 +125,9 @@ pub fn decide<'a>(
     namespace: Option<&'a Namespace>,
 ) -> Result<Decision<'a>, Undecided> {
     let settings = policies.settings();
-    if let Some(skipped) = skip_by_request(request, settings) {
+    if let Some(mut skipped) = skip_by_request(request, settings) {
+        // Who asked for nothing is told nothing.
+        skipped.warnings.retain(|_| asks(request, settings));
         return Ok(skipped);
     }
     let spec = pod.spec().ok_or(Undecided::NoSpec)?;
@@ -128,26 +135,31 @@ pub fn decide<'a>(
     let namespace = namespace.ok_or_else(unknown)?;
     if !namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN) {
         let label = format!("{}={}", settings.opt_in_label(), Settings::OPTED_IN);
+        if !asks(request, settings) {
+            return Ok(Decision::untouched(Reason::NotOptedIn));
+        }
         let warning =
             format!("nothing is granted: namespace {} lacks the label {label}", namespace.name);
         return Ok(Decision::skipped(Reason::NotOptedIn, &warning));
     }
-    let Some(asked) = annotation::read(request, policies) else {
-        return Ok(Decision::untouched(Reason::NotAsked));
+    let old_shapes = unasked::find(request, spec, policies);
+    let asked = match annotation::read(request, policies) {
+        Some(asked) => asked,
+        None if old_shapes.is_empty() => return Ok(Decision::untouched(Reason::NotAsked)),
+        None => Asked::default(),
     };
 
     let subject = Subject { namespace, service_account: service_account(spec) };
     let judge = Asker { spec, request, policies, subject };
-    let mut sorted = Sorted::default();
-    sorted.keys(asked.objections.clone(), settings);
-    sorted.keys(judge.unused_containers(&asked), settings);
-    for ask in judge.judge(&asked) {
-        sorted.ask(ask);
-    }
-    let Sorted { enforced, shadowed, shadow_refused, mut objections, ignored, mut warnings } =
-        sorted;
+    let sorted = Sorted::of(judge, &asked, old_shapes, namespace);
+    let Sorted { enforced, shadowed, unasked, stays, .. } = sorted;
+    let Sorted { shadow_refused, mut objections, ignored, mut warnings, .. } = sorted;
 
     let mut weighed = weigh(request, spec, &enforced, policies, namespace);
+    weighed.plan.unasked = unasked;
+    for (finding, policy) in stays {
+        weighed.say(finding, &[policy]);
+    }
     objections.append(&mut weighed.objections);
     warnings.append(&mut weighed.warnings);
     let Weighed { mut plan, findings, windows, .. } = weighed;
@@ -257,13 +269,6 @@ fn skip_by_request<'a>(request: &Request<'_>, settings: &Settings) -> Option<Dec
     Some(Decision::skipped(reason, &warning))
 }
 
-fn too_large(changes: usize) -> Objection {
-    let sentence = format!(
-        "the pod would be changed in {changes} places, and one answer holds {MOST}; name fewer containers"
-    );
-    Objection::new(Reason::TooLarge, sentence)
-}
-
 /// Asks by what becomes of them.
 #[derive(Default)]
 struct Sorted<'a> {
@@ -274,9 +279,37 @@ struct Sorted<'a> {
     objections: Vec<Objection>,
     ignored: Vec<Objection>,
     warnings: Vec<Warning>,
+    /// The devices among those enforced that nobody asked for.
+    unasked: Vec<&'a str>,
+    /// What is to be said of containers of the old shape that nobody asked for, and that stay.
+    stays: Vec<(Finding, &'a Policy)>,
 }
 
 impl<'a> Sorted<'a> {
+    /// Everything that a pod asks for, and what policies see in it unasked.
+    fn of(
+        judge: Asker<'a>,
+        asked: &Asked<'a>,
+        old_shapes: Vec<OldShape<'a>>,
+        namespace: &Namespace,
+    ) -> Self {
+        let settings = judge.policies.settings();
+        let mut sorted = Self::default();
+        sorted.keys(asked.objections.clone(), settings);
+        sorted.keys(judge.unused_containers(asked), settings);
+        for ask in judge.judge(asked) {
+            sorted.ask(ask);
+        }
+        let settled = unasked::settle(judge, old_shapes, &sorted.enforced, namespace);
+        sorted.unasked = settled.enforced.iter().map(|ask| ask.policy.device()).collect();
+        sorted.stays = settled.findings;
+        sorted.enforced.extend(settled.enforced);
+        sorted.enforced.sort_by_key(|ask| ask.policy.device());
+        sorted.shadowed.extend(settled.shadowed);
+        sorted.shadowed.sort_by_key(|ask| ask.policy.device());
+        sorted
+    }
+
     /// Keys that belong to no one policy.
     fn keys(&mut self, objections: Vec<Objection>, settings: &Settings) {
         match settings.on_invalid {
@@ -286,7 +319,7 @@ impl<'a> Sorted<'a> {
     }
 
     fn ask(&mut self, ask: Result<Ask<'a>, Unmet<'a>>) {
-        let enforcement = |policy: &super::policy::Policy| policy.spec().enforcement;
+        let enforcement = |policy: &Policy| policy.spec().enforcement;
         match ask {
             Ok(ask) if enforcement(ask.policy) == Enforcement::Shadow => self.shadowed.push(ask),
             Ok(ask) => self.enforced.push(ask),
@@ -313,138 +346,6 @@ impl<'a> Sorted<'a> {
     }
 }
 
-/// A plan with all that is to be said of it.
-#[derive(Default)]
-struct Weighed<'a> {
-    plan: Plan<'a>,
-    /// Whether the pod gets nothing of it, since it is for Windows.
-    windows: bool,
-    findings: Vec<Finding>,
-    objections: Vec<Objection>,
-    warnings: Vec<Warning>,
-}
-
-/// Plans the asks that are right, even beside others that are wrong: what stands against them is said in
-/// the same answer.
-fn weigh<'a>(
-    request: &Request<'_>,
-    spec: &Spec<'_>,
-    asks: &[Ask<'a>],
-    policies: &PolicySet,
-    namespace: &Namespace,
-) -> Weighed<'a> {
-    let mut weighed = Weighed::default();
-    match planned(request, spec, asks, policies) {
-        Ok(plan) => weighed.plan = plan,
-        // Without a plan there is no pod to foresee anything of.
-        Err(objections) => return Weighed { objections, ..weighed },
-    }
-    if weighed.plan.len() > MOST {
-        weighed.objections.push(too_large(weighed.plan.len()));
-    }
-    // A Windows pod that gets nothing is told that and no more.
-    weighed.windows = spec.is_windows() && weighed.plan.has_security_context();
-    if weighed.windows {
-        return weighed;
-    }
-    let mut said = BTreeSet::new();
-    for finding in foresee::findings(request, spec, &weighed.plan, asks, namespace) {
-        match foresee::effect(&finding, asks) {
-            Effect::Deny => {
-                let sentence = finding.to_string();
-                weighed.objections.push(Objection::new(Reason::Foreseen, sentence));
-            }
-            Effect::Ignore => continue,
-            Effect::Warn if foresee::is_said(&finding, asks) => {
-                // The remedy once for each code: the API server passes a line on only once, too.
-                let text = if said.insert(finding.code) {
-                    finding.to_string()
-                } else {
-                    format!("{}: {}", finding.code, finding.sentence())
-                };
-                weighed.warnings.extend(Warning::lines(text));
-            }
-            Effect::Warn => {}
-        }
-        weighed.findings.push(finding);
-    }
-    weighed
-}
-
-/// The plan for some asks, or everything that stands against it.
-fn planned<'a>(
-    request: &Request<'_>,
-    spec: &Spec<'_>,
-    asks: &[Ask<'a>],
-    policies: &PolicySet,
-) -> Result<Plan<'a>, Vec<Objection>> {
-    let mut plan = plan::compose(spec, asks)?;
-    let version = policies.settings().kubernetes_version;
-    // Nothing of a Windows pod's security context is compared: it can have none.
-    if spec.is_windows() && plan.has_security_context() {
-        return Ok(plan);
-    }
-    let found = conflict::find(request, spec, &plan, version);
-    plan.warnings.extend(found.warnings);
-    if found.objections.is_empty() {
-        return Ok(plan);
-    }
-    // A conflict is found in the plan of all asks; it is the fault of those that have it alone, too.
-    let alone: Vec<(&Ask<'_>, Vec<Objection>)> = asks
-        .iter()
-        .filter_map(|ask| {
-            let plan = plan::compose(spec, std::slice::from_ref(ask)).ok()?;
-            Some((ask, conflict::find(request, spec, &plan, version).objections))
-        })
-        .collect();
-    let prefix = &policies.settings().prefix;
-    let named = found.objections.into_iter().map(|objection| {
-        let at_fault = alone.iter().filter(|(_, objections)| objections.contains(&objection));
-        let keys: Vec<String> = at_fault
-            .map(|(ask, _)| {
-                format!("`{prefix}/{}` (mode `{}`)", ask.policy.device(), ask.mode_name)
-            })
-            .collect();
-        let keys =
-            if keys.is_empty() { "these asks together".to_owned() } else { keys.join(" and ") };
-        Objection::new(objection.reason, format!("{keys}: {}", objection.sentence))
-    });
-    Err(named.collect())
-}
-
-/// What the policies in shadow would have done, beside those that are enforced.
-fn shadow_warnings(
-    request: &Request<'_>,
-    spec: &Spec<'_>,
-    enforced: &[Ask<'_>],
-    shadowed: &[Ask<'_>],
-    policies: &PolicySet,
-) -> Vec<Warning> {
-    if shadowed.is_empty() {
-        return Vec::new();
-    }
-    let all: Vec<Ask<'_>> = enforced.iter().chain(shadowed).cloned().collect();
-    match planned(request, spec, &all, policies) {
-        Ok(_) => shadowed
-            .iter()
-            .map(|ask| {
-                let names = container_names(spec, ask);
-                Warning::new(format!(
-                    "shadow: would grant {} ({}) to container {names}",
-                    ask.policy.device(),
-                    ask.mode_name
-                ))
-            })
-            .collect(),
-        Err(objections) => objections
-            .iter()
-            .flat_map(|objection| {
-                Warning::lines(format!("shadow: would refuse: {}", objection.sentence))
-            })
-            .collect(),
-    }
-}
-
 /// Which container got what, where the pod left it to a rule.
 fn primary_container_warning(spec: &Spec<'_>, asks: &[Ask<'_>]) -> Option<Warning> {
     let unnamed: Vec<&Ask<'_>> = asks.iter().filter(|ask| ask.chosen == Chosen::First).collect();
@@ -456,9 +357,4 @@ fn primary_container_warning(spec: &Spec<'_>, asks: &[Ask<'_>]) -> Option<Warnin
         spec.containers.len(),
         devices.join(", ")
     )))
-}
-
-fn container_names(spec: &Spec<'_>, ask: &Ask<'_>) -> String {
-    let names = ask.containers.iter().filter_map(|at| spec.container(*at));
-    names.map(|container| container.name.as_str()).collect::<Vec<_>>().join(", ")
 }

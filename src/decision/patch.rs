@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 pub use draft::{Draft, DraftError, Path};
 
-use super::annotation::{GRANTED, Stamp};
+use super::annotation::{ASK, CONTAINERS, GRANTED, Stamp};
 use super::plan::Plan;
 use super::pod::Spec;
 use super::request::Request;
@@ -43,8 +43,22 @@ pub fn render(
         }
     }
     pod::apply(&mut draft, request, spec, plan)?;
+    unasked(&mut draft, plan, settings)?;
     stamp(&mut draft, request, plan.stamp(digest).as_ref(), settings)?;
     Ok(draft.into_operations())
+}
+
+/// Writes the asks that nobody made and that are granted all the same.
+fn unasked(draft: &mut Draft<'_>, plan: &Plan<'_>, settings: &Settings) -> Result<(), DraftError> {
+    let annotations = Path::of(&["metadata", "annotations"]);
+    let granted = plan.granted.iter();
+    for grant in granted.filter(|grant| plan.unasked.contains(&grant.device.as_str())) {
+        let key = format!("{}/{}", settings.prefix, grant.device);
+        let containers = format!("{key}.{CONTAINERS}");
+        draft.set(&annotations.key(key.as_str()), ASK.into())?;
+        draft.set(&annotations.key(containers.as_str()), grant.containers.join(",").into())?;
+    }
+    Ok(())
 }
 
 /// Writes the true stamp, or takes a forged one away.

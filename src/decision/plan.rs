@@ -9,6 +9,7 @@ mod legacy;
 pub mod refusal;
 
 pub use compose::compose;
+pub(super) use legacy::{is_kubelet_plugin, old_shape};
 pub use refusal::{Objection, Reason, Refusal};
 
 use std::fmt;
@@ -39,6 +40,9 @@ pub struct Plan<'p> {
     pub pod: Vec<PodGrant<'p>>,
     /// What is granted, for the stamp.
     pub granted: Vec<StampedGrant>,
+    /// The devices among them that nobody asked for. The ask is written beside the grant: without it,
+    /// the next round of admission would take the stamp for forged.
+    pub unasked: Vec<&'p str>,
     /// What the person is told.
     pub warnings: Vec<Warning>,
     /// What is to be said of the old shape, in the order of the pod.

@@ -145,6 +145,14 @@ pub struct Container<'a> {
     pub name: Text<'a>,
     #[serde(borrow)]
     pub restart_policy: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub image: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub command: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub args: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub lifecycle: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub resources: Resources<'a>,
     #[serde(borrow, deserialize_with = "null_is_default")]

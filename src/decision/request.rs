@@ -15,12 +15,16 @@ const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 pub struct Request<'a> {
     /// Whether this is the creation of a pod itself: nothing else can be granted a device.
     pub creates_pod: bool,
+    /// Whether an object itself is created or updated, and no subresource such as its `scale` or `status`.
+    pub writes_object: bool,
     /// The namespace; empty if the review names none.
     pub namespace: Text<'a>,
     /// The pod's metadata; empty if there is no pod.
     pub metadata: Metadata<'a>,
-    /// The pod, raw; `None` if there is none, or it is `null`.
+    /// The object, raw; `None` if there is none, or it is `null`.
     pub object: Option<&'a RawValue>,
+    /// The object before an update, raw.
+    pub old_object: Option<&'a RawValue>,
     name: Text<'a>,
     user: UserInfo<'a>,
 }
@@ -61,11 +65,13 @@ impl<'a> Request<'a> {
             |text: &Option<Text<'a>>, value: &str| text.as_ref().map_or("", Text::as_str) == value;
         let operation: Option<Text<'a>> = field("operation", body.operation)?;
         let sub_resource: Option<Text<'a>> = field("subResource", body.sub_resource)?;
-        let creates_pod = is(&operation, "CREATE")
+        let creates = is(&operation, "CREATE");
+        let is_whole = is(&sub_resource, "");
+        let creates_pod = creates
+            && is_whole
             && is(&kind.kind, "Pod")
             && is(&kind.group, "")
-            && is(&kind.version, "v1")
-            && is(&sub_resource, "");
+            && is(&kind.version, "v1");
 
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
         let metadata = match body.object {
@@ -77,10 +83,12 @@ impl<'a> Request<'a> {
         };
         Ok(Self {
             creates_pod,
+            writes_object: is_whole && (creates || is(&operation, "UPDATE")),
             namespace: field::<Option<Text<'a>>>("namespace", body.namespace)?.unwrap_or_default(),
             name: field::<Option<Text<'a>>>("name", body.name)?.unwrap_or_default(),
             user: field("userInfo", body.user_info)?,
             object: body.object,
+            old_object: body.old_object,
             metadata,
         })
     }

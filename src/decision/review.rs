@@ -45,6 +45,8 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     pub(super) object: Option<&'a RawValue>,
     #[serde(borrow)]
+    pub(super) old_object: Option<&'a RawValue>,
+    #[serde(borrow)]
     uid: Option<&'a RawValue>,
 }
 

@@ -14,7 +14,7 @@ use axum::routing::post;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::mutate::mutate;
+use super::reviews::{advise, mutate, validate};
 
 /// The paths of the HTTPS port. They need no socket: a test calls them with `oneshot`.
 pub fn router(context: Arc<Context>) -> Router {
@@ -23,7 +23,9 @@ pub fn router(context: Arc<Context>) -> Router {
 
 fn routes() -> Router<Arc<Context>> {
     Router::new()
+        .route("/advise", post(advise))
         .route("/mutate", post(mutate))
+        .route("/validate", post(validate))
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown_path)
 }
@@ -38,7 +40,10 @@ async fn wrong_method() -> impl IntoResponse {
 }
 
 async fn unknown_path() -> impl IntoResponse {
-    (StatusCode::NOT_FOUND, "there is nothing at this path; reviews of pods go to POST /mutate\n")
+    (
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path; reviews go to POST /mutate, /validate or /advise\n",
+    )
 }
 
 /// A panic is an answer and a number, not a connection that breaks off: the API server would call it

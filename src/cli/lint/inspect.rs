@@ -7,6 +7,7 @@ use super::{Rule, Said};
 use crate::cli::placement::translate;
 use crate::cli::question::Question;
 use crate::decision::finding::{Code, Finding, Severity};
+use crate::decision::foresee::evidence;
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::Objection;
 use crate::decision::pod::Pod;
@@ -14,6 +15,7 @@ use crate::decision::review::Mismatch;
 use crate::decision::warning::Warning;
 use crate::decision::{
     Decision, Plan, PolicySet, Reason, Request, Review, Undecided, Verdict, decide, foresee,
+    unasked,
 };
 
 /// All of one pod, in no order.
@@ -65,7 +67,7 @@ fn decided(
     }
     // Nobody foresaw anything of a pod that asks for nothing that is granted.
     if decision.asks.is_empty() && decision.findings.is_empty() {
-        let general = general(&request, question)?;
+        let general = general(&request, question, policies)?;
         said.extend(general.iter().map(|finding| Said::finding(finding, false)));
     }
     let keys = Keys { request: &request, prefix: &policies.settings().prefix };
@@ -81,7 +83,11 @@ fn decided(
 }
 
 /// What holds for any pod, also for one that asks for nothing.
-fn general(request: &Request<'_>, question: &Question) -> Result<Vec<Finding>, Undecided> {
+fn general(
+    request: &Request<'_>,
+    question: &Question,
+    policies: &PolicySet,
+) -> Result<Vec<Finding>, Undecided> {
     let Some(object) = request.object.filter(|_| request.creates_pod) else {
         return Ok(Vec::new());
     };
@@ -92,6 +98,8 @@ fn general(request: &Request<'_>, question: &Question) -> Result<Vec<Finding>, U
     let mut findings = foresee::findings(request, spec, &plan, &[], &question.namespace);
     // That an ephemeral container gets no device is nothing to a pod that wants none.
     findings.retain(|finding| finding.code != Code::DG014);
+    findings.extend(unasked::would_go(request, spec, policies, &question.namespace));
+    findings.extend(evidence::of_fuse(spec));
     Ok(findings)
 }
 

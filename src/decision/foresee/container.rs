@@ -43,10 +43,10 @@ pub(super) fn findings(
 /// Runtimes clear ambient capabilities, so that a user who is not root has one in the bounding set only
 /// (F:A7). Only set-uid root gets at it, and that only without `no_new_privs`.
 fn users(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
-    if !container.is_granted(SYS_ADMIN) || container.is_privileged() {
+    if !container.has_capability(SYS_ADMIN) || container.is_privileged() {
         return;
     }
-    let Some(user) = container.non_root().filter(|_| container.fuse_asks().next().is_some()) else {
+    let Some(user) = container.non_root().filter(|_| container.is_for_fuse()) else {
         return;
     };
     let places = [("container", container.name()), ("user", user.as_str())];
@@ -67,7 +67,7 @@ fn confinement(
     container: &ContainerAfter<'_>,
     findings: &mut Vec<Finding>,
 ) {
-    if container.is_privileged() || container.fuse_asks().next().is_none() || pod.is_sandboxed() {
+    if container.is_privileged() || !container.is_for_fuse() || pod.is_sandboxed() {
         return;
     }
     let path = format!("{}/securityContext", container.path);

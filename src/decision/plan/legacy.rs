@@ -5,12 +5,16 @@
 //! nothing is taken that the grant does not bring.
 
 use super::{ContainerGrant, PodGrant};
-use crate::decision::ask::Ask;
+use crate::decision::ask::{Ask, Chosen};
 use crate::decision::finding::{Code, Finding};
 use crate::decision::path::{is_harmless, parts};
 use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
-use crate::decision::policy::schema::{Legacy, LegacyAction};
+use crate::decision::policy::schema::{Legacy, LegacyAction, Requested, ResourceCount};
 use crate::decision::spelling::excerpt;
+
+/// The device that runc's default rules let every container open (F:D2): by hostPath it works there, and
+/// not with every version of every runtime.
+const TUN: &str = "/dev/net/tun";
 
 /// What becomes of the old shape in one container.
 pub(super) struct Rewrite<'p> {
@@ -95,7 +99,9 @@ pub(super) fn rewrite<'p>(
     if let Some(why) = brings_nothing(spec, &concerned) {
         return Some(said(Code::DG022, &why));
     }
-    if let Some(why) = serves_else(spec, container, &uses, is_privileged) {
+    if let Some(why) =
+        in_a_guest(spec, asks).or_else(|| serves_else(spec, container, &uses, is_privileged))
+    {
         return Some(said(Code::DG022, &why));
     }
 
@@ -108,11 +114,50 @@ pub(super) fn rewrite<'p>(
     {
         (true, _) => "other devices that it used from there are gone",
         (false, true) => "`privileged` goes too",
+        (false, false) if first == TUN => "an unprivileged container can open it under runc only",
         (false, false) => "an unprivileged container could not open it",
     };
-    let mut rewrite = said(Code::DG021, what);
+    let mut what = what.to_owned();
+    // Of FUSE there is one; of GPUs a privileged container sees them all.
+    if let Some(one) = concerned.iter().find(|one| one.counts()).filter(|_| is_privileged) {
+        let (count, device) = (one.ask.count, one.ask.policy.device());
+        let shown = format!("; of `{device}` it saw all that the node has, and now sees {count}");
+        what.push_str(&shown);
+    }
+    if concerned.iter().any(|one| one.ask.chosen == Chosen::OldShape) {
+        what.push_str("; the annotation that asks for it is added");
+    }
+    let mut rewrite = said(Code::DG021, &what);
     rewrite.grants = grants;
     Some(rewrite)
+}
+
+/// The hostPath by which a container has a device; `None` if it has none. All of `/dev` is no sign of one
+/// device.
+pub(crate) fn old_shape(
+    spec: &Spec<'_>,
+    container: &Container<'_>,
+    legacy: &Legacy,
+) -> Option<String> {
+    container.volume_mounts.iter().find_map(|mount| {
+        let path = node_path(spec, mount)?;
+        let is_the_device = legacy.host_paths.iter().any(|device| is_device(&path, device));
+        is_the_device.then(|| excerpt(&format!("/{}", path.join("/"))))
+    })
+}
+
+/// Whether a pod registers itself with the kubelet: a device plugin, or a driver.
+pub(crate) fn is_kubelet_plugin(spec: &Spec<'_>) -> bool {
+    kubelet_plugin(spec).is_some()
+}
+
+fn kubelet_plugin<'s>(spec: &'s Spec<'_>) -> Option<&'s str> {
+    let mut paths = spec.volumes.iter().filter_map(|volume| volume.host_path.as_ref());
+    let folders = ["device-plugins", "plugins_registry"];
+    let plugin = paths.find(|host_path| {
+        parts(host_path.path.as_str()).iter().any(|part| folders.contains(part))
+    })?;
+    Some(plugin.path.as_str())
 }
 
 /// The volumes of the old shape that no mount is left for, the last one first.
@@ -167,19 +212,18 @@ impl Claimant<'_> {
         let mut devices = self.legacy.host_paths.iter();
         path == ["dev"] || devices.any(|device| is_device(&path, device))
     }
+
+    /// Whether the device is one of several that a node may have.
+    fn counts(&self) -> bool {
+        let requested = ResourceCount::Requested(Requested::Requested);
+        self.ask.mode.resources.iter().any(|resource| resource.count == requested)
+    }
 }
 
 /// Why the device would not be there without the hostPath; `None` if the grant brings it. Where a
 /// RuntimeClass or another resource makes the mode's own resource unnecessary, they bring it.
 fn brings_nothing(spec: &Spec<'_>, concerned: &[&Claimant<'_>]) -> Option<String> {
-    let brings = |ask: &Ask<'_>| {
-        let mode = ask.mode;
-        // CRI-O brings devices by an annotation.
-        !mode.resources.is_empty()
-            || !mode.resource_claims.is_empty()
-            || !mode.pod_annotations.is_empty()
-    };
-    if let Some(one) = concerned.iter().find(|one| !brings(one.ask)) {
+    if let Some(one) = concerned.iter().find(|one| !one.ask.mode.brings_device()) {
         let (mode, device) = (one.ask.mode_name, one.ask.policy.device());
         return Some(format!("the mode `{mode}` of `{device}` brings no device"));
     }
@@ -252,6 +296,14 @@ fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> U
     }
 }
 
+/// In Kata's guest the hostPath is the guest's own device, and the class may be the pod's or a mode's.
+fn in_a_guest(spec: &Spec<'_>, asks: &[&Ask<'_>]) -> Option<String> {
+    let own = spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str);
+    let granted = asks.iter().filter_map(|ask| ask.mode.runtime_class_name.as_deref());
+    let class = own.into_iter().chain(granted).find(|class| class.starts_with("kata"))?;
+    Some(format!("the RuntimeClass `{}` runs it in a guest of its own", excerpt(class)))
+}
+
 /// What `privileged`, or the mount, visibly serves beside the devices; `None` if nothing.
 fn serves_else(
     spec: &Spec<'_>,
@@ -260,21 +312,9 @@ fn serves_else(
     is_privileged: bool,
 ) -> Option<String> {
     // A device plugin has exactly the old shape, and would ask for what only it can offer.
-    let plugin =
-        spec.volumes.iter().filter_map(|volume| volume.host_path.as_ref()).find(|host_path| {
-            let parts = parts(host_path.path.as_str());
-            parts.iter().any(|part| ["device-plugins", "plugins_registry"].contains(part))
-        });
-    if let Some(host_path) = plugin {
-        let path = excerpt(host_path.path.as_str());
+    if let Some(path) = kubelet_plugin(spec) {
+        let path = excerpt(path);
         return Some(format!("`{path}` is mounted: this is a plugin of the kubelet"));
-    }
-    // In Kata's guest the hostPath is the guest's own device.
-    let class =
-        spec.runtime_class_name.as_ref().map(super::super::pod::Text::as_str).unwrap_or_default();
-    if class.starts_with("kata") {
-        let class = excerpt(class);
-        return Some(format!("the RuntimeClass `{class}` runs it in a guest of its own"));
     }
     let other = uses.iter().find_map(|(_, host)| match host {
         Use::Else(why) | Use::Moved(_, why) => Some(why.clone()),

@@ -40,6 +40,8 @@ pub enum Reason {
     Conflict,
     /// The pod would start and not work, and a policy refuses that.
     Foreseen,
+    /// The pod lacks what it would be granted: it came around the line, or was changed behind it.
+    Bypassed,
     /// The pod asks for more than one answer can hold.
     TooLarge,
     /// The cluster's version does not know a field that the grant needs.
@@ -48,7 +50,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Granted,
         Self::NotAsked,
         Self::Shadow,
@@ -66,6 +68,7 @@ impl Reason {
         Self::NotAllowed,
         Self::Conflict,
         Self::Foreseen,
+        Self::Bypassed,
         Self::TooLarge,
         Self::UnsupportedVersion,
     ];
@@ -90,6 +93,7 @@ impl Reason {
             Self::NotAllowed => "NotAllowed",
             Self::Conflict => "Conflict",
             Self::Foreseen => "Foreseen",
+            Self::Bypassed => "Bypassed",
             Self::TooLarge => "TooLarge",
             Self::UnsupportedVersion => "UnsupportedVersion",
         }

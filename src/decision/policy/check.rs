@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use super::name;
 use super::problem::{Problem, Severity};
 use super::schema::{
-    Metadata, Mode, OmittableField, Requested, ResourceCount, RuntimeClassVariant, Spec,
+    Legacy, LegacyAction, LegacyWhen, Metadata, Mode, OmittableField, Requested, ResourceCount,
+    RuntimeClassVariant, Spec,
 };
 use super::tree::{Node, Step};
 use crate::decision::finding::entries;
@@ -105,6 +106,7 @@ impl Check<'_> {
         }
         if let Some(legacy) = &spec.legacy {
             self.legacy(&at.key("legacy").key("hostPaths"), &legacy.host_paths);
+            self.unasked(at, legacy, spec);
         }
         for code in spec.conflicts.keys() {
             let place = at.key("conflicts").key_of(code);
@@ -198,6 +200,32 @@ impl Check<'_> {
                     "as in `/dev/fuse` or `/dev/nvidia*`: below `/dev`, with a `*` at the end of a name only",
                 );
             }
+        }
+    }
+
+    /// A policy that looks at pods unasked must have something to give them.
+    fn unasked(&mut self, at: &Place, legacy: &Legacy, spec: &Spec) {
+        if legacy.when != LegacyWhen::Always || legacy.action != LegacyAction::Rewrite {
+            return;
+        }
+        let when = at.key("legacy").key("when");
+        if !legacy.privileged {
+            self.error(
+                &when,
+                "`when: Always` looks at privileged containers, and the policy leaves `privileged` alone",
+                "would change nothing",
+                "write `privileged: true` beside it, or `when: Asked`",
+            );
+        }
+        let brings = |mode: &Mode| !mode.privileged && mode.brings_device();
+        let brings = spec.modes.get(&spec.default_mode).is_none_or(brings);
+        if !brings {
+            self.error(
+                &when,
+                format!("`when: Always` gives the default mode, and `{}` brings no device", spec.default_mode),
+                "would change nothing",
+                "make a mode with `resources`, `resourceClaims` or `podAnnotations` the default, or write `when: Asked`",
+            );
         }
     }
 

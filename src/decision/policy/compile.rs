@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::check;
 use super::problem::{Problem, Severity};
-use super::schema::{DevicePolicy, Mode, Spec};
+use super::schema::{DevicePolicy, LegacyAction, LegacyWhen, Mode, Spec};
 use super::shape;
 use super::tree::{Node, Step};
 use crate::decision::settings::Settings;
@@ -29,6 +29,8 @@ pub struct PolicySet {
     digest: String,
     notes: Vec<Problem>,
     policies: Vec<Policy>,
+    /// The places of those that look at pods which ask for nothing.
+    looking_unasked: Vec<usize>,
 }
 
 /// One compiled policy.
@@ -58,7 +60,9 @@ impl PolicySet {
         let mut policies: Vec<Policy> = files.into_iter().map(|file| file.policy).collect();
         policies.sort_by(|one, other| one.spec.device.cmp(&other.spec.device));
         let digest = digest(&policies);
-        Ok(Self { settings, digest, notes: problems, policies })
+        let places = policies.iter().enumerate().filter(|(_, policy)| policy.looks_unasked());
+        let looking_unasked = places.map(|(place, _)| place).collect();
+        Ok(Self { settings, digest, notes: problems, policies, looking_unasked })
     }
 
     /// The settings of the decision.
@@ -88,6 +92,11 @@ impl PolicySet {
         self.policies.get(found)
     }
 
+    /// The policies that look at pods which ask for nothing, in the order of their devices' names.
+    pub fn looking_unasked(&self) -> impl Iterator<Item = &Policy> {
+        self.looking_unasked.iter().filter_map(|place| self.policies.get(*place))
+    }
+
     /// The devices that there are policies for.
     pub fn devices(&self) -> impl Iterator<Item = &str> + Clone {
         self.policies.iter().map(Policy::device)
@@ -113,6 +122,13 @@ impl Policy {
     /// The policy as compiled: defaults filled in, capabilities spelled as Kubernetes does.
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// Whether the old shape of the device concerns the policy in pods that do not ask for it.
+    fn looks_unasked(&self) -> bool {
+        self.spec.legacy.as_ref().is_some_and(|legacy| {
+            legacy.when == LegacyWhen::Always && legacy.action != LegacyAction::Ignore
+        })
     }
 
     /// A mode by its name, with the name as the policy has it.

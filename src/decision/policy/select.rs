@@ -86,6 +86,13 @@ impl Mode {
         self.privileged
             || (self.host_users != Some(false) && self.capabilities.iter().any(of_the_node))
     }
+
+    /// Whether the mode has the kubelet bring a device. CRI-O brings devices by an annotation.
+    pub fn brings_device(&self) -> bool {
+        !(self.resources.is_empty()
+            && self.resource_claims.is_empty()
+            && self.pod_annotations.is_empty())
+    }
 }
 
 impl LabelSelector {

@@ -1,0 +1,124 @@
+//! advice: what would be said of the pods of a workload, while its author reads the answer.
+//!
+//! A controller makes the pods, so that what is said of them reaches its log and the events of a
+//! ReplicaSet, and not the person at `kubectl apply`.
+
+use serde_json::Value;
+
+use super::answer::Admission;
+use super::line::{Undecided, admit};
+use super::namespace::Namespace;
+use super::plan::Reason;
+use super::policy::PolicySet;
+use super::request::Request;
+use super::review::Review;
+use super::settings::Settings;
+use super::warning::Warning;
+use super::workload::{self, Object, Owner, misplaced};
+
+/// Judges the pods that a workload would make as if each were created now. Always allowed, never with a
+/// patch: all there is are warnings.
+///
+/// Nothing is said of what a controller made, which nobody applied; of an update that leaves the pods as
+/// they were, such as one that scales; and of pods, which [`admit`] speaks of.
+pub fn advise(
+    review: &Review<'_>,
+    policies: &PolicySet,
+    namespace: Option<&Namespace>,
+) -> Result<Admission, Undecided> {
+    let request = Request::of(review)?;
+    let mut advice = Advice::default();
+    let mut name = request.name().to_owned();
+    if let Some(object) = written(&request, policies.settings()) {
+        if name.is_empty() {
+            name = Owner::of(&object.value).name;
+        }
+        advice.add(&object, &request, policies, namespace)?;
+    }
+    Ok(Admission {
+        uid: review.uid.clone().into_owned(),
+        namespace: request.namespace.to_string(),
+        name,
+        allowed: true,
+        reason: advice.reason.unwrap_or(Reason::NotPodCreation),
+        devices: Vec::new(),
+        message: None,
+        warnings: Warning::bounded(advice.warnings),
+        operations: Vec::new(),
+        policy_digest: policies.digest().to_owned(),
+    })
+}
+
+/// The object of a request, if somebody wrote it who would want to know.
+fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
+    let object = request.object.filter(|_| request.writes_object).and_then(workload_of)?;
+    if is_controlled(&object.value) || object.pods.iter().any(|pod| pod.owner.kind == "Pod") {
+        return None;
+    }
+    let Some(old) = request.old_object.and_then(workload_of) else {
+        return Some(object);
+    };
+    let said = |object: &Object| {
+        let pods = object.pods.iter().map(|found| (found.template.clone(), found.pod.clone()));
+        (pods.collect::<Vec<_>>(), misplaced::sentences(object, settings))
+    };
+    (said(&object) != said(&old)).then_some(object)
+}
+
+/// What the API server refuses by itself, since its pods are none, is no workload.
+fn workload_of(raw: &serde_json::value::RawValue) -> Option<Object> {
+    let value: Value = serde_json::from_str(raw.get()).ok()?;
+    workload::objects(&value).ok()?.into_iter().next()
+}
+
+/// Whether a controller made the object: a Deployment its ReplicaSet, a `CronJob` its Job.
+fn is_controlled(object: &Value) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners
+        .into_iter()
+        .flatten()
+        .any(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))
+}
+
+#[derive(Default)]
+struct Advice {
+    /// That of the first pod that would be refused, else of the first one.
+    reason: Option<Reason>,
+    refused: bool,
+    warnings: Vec<Warning>,
+}
+
+impl Advice {
+    fn add(
+        &mut self,
+        object: &Object,
+        request: &Request<'_>,
+        policies: &PolicySet,
+        namespace: Option<&Namespace>,
+    ) -> Result<(), Undecided> {
+        for found in &object.pods {
+            let review = workload::review(&found.pod, request.namespace.as_str(), None);
+            let bytes = review.to_string();
+            // It is one: it was just made.
+            let Ok(review) = Review::decode(bytes.as_bytes()) else { continue };
+            let pod = admit(&review, policies, namespace)?;
+            if self.reason.is_none() || (!pod.allowed && !self.refused) {
+                self.reason = Some(pod.reason);
+            }
+            self.refused |= !pod.allowed;
+            let refused = pod.message.map(|message| format!("would be refused: {message}"));
+            let mut said = refused.map(Warning::lines).unwrap_or_default();
+            said.extend(pod.warnings);
+            said.retain(|line| !self.warnings.contains(line));
+            // Which of its pods a line is about, where the object makes several kinds of them.
+            if object.pods.len() > 1 && !said.is_empty() {
+                self.warnings.push(Warning::new(format!("of `{}`:", found.template)));
+            }
+            self.warnings.append(&mut said);
+        }
+        for sentence in misplaced::sentences(object, policies.settings()) {
+            self.warnings.extend(Warning::lines(sentence));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! evidence: signs that a privileged container without any device of the node mounts by FUSE.
+//!
+//! A guess, for those who lint: nothing is ever rewritten on the strength of it.
+
+use serde_json::value::RawValue;
+
+use crate::decision::finding::{Code, Finding};
+use crate::decision::path::parts;
+use crate::decision::pod::{Container, Spec};
+
+/// What is to be said of the containers of a pod that asks for nothing.
+pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
+    let suspects = spec.all_containers().filter(|(_, container)| {
+        container.security_context.privileged == Some(true) && !has_device(spec, container)
+    });
+    suspects
+        .filter_map(|(at, container)| {
+            let program = program(container)?;
+            let path = format!("/spec/{}/{}", at.list.field(), at.index);
+            let words = [("container", container.name.as_str()), ("program", program)];
+            Some(Finding::new(Code::DG025, path, words))
+        })
+        .collect()
+}
+
+/// Whether the container mounts something of the node's `/dev`, or of all the node, which may be what it
+/// is privileged for.
+fn has_device(spec: &Spec<'_>, container: &Container<'_>) -> bool {
+    let of_node = |name: &str| {
+        let mut volumes = spec.volumes.iter().filter(|volume| volume.name == name);
+        volumes.any(|volume| {
+            volume.host_path.as_ref().is_some_and(|host_path| {
+                matches!(parts(host_path.path.as_str()).as_slice(), [] | ["dev", ..])
+            })
+        })
+    };
+    container.volume_mounts.iter().any(|mount| of_node(mount.name.as_str()))
+}
+
+/// The program that mounts by FUSE, by the first of the container's own words that is one.
+fn program(container: &Container<'_>) -> Option<&'static str> {
+    let texts = [container.image, container.command, container.args, container.lifecycle];
+    let words: Vec<&str> = texts.into_iter().flatten().flat_map(words).collect();
+    let named = |program: &&&str| words.contains(*program);
+    let mounts = words.contains(&"mount");
+    let of_two = MOUNTING.iter().filter(|_| mounts);
+    PROGRAMS.iter().find(named).or_else(|| of_two.into_iter().find(named)).copied()
+}
+
+/// The words of a JSON text, split where a name of a program or a path ends.
+fn words(text: &RawValue) -> impl Iterator<Item = &str> {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    text.get().split(move |char| !is_part(char)).filter(|word| !word.is_empty())
+}
+
+/// Programs that do nothing but mount by FUSE.
+const PROGRAMS: &[&str] = &[
+    "blobfuse",
+    "blobfuse2",
+    "cvmfs2",
+    "fuse-overlayfs",
+    "fusermount",
+    "fusermount3",
+    "gcsfuse",
+    "geesefs",
+    "goofys",
+    "mount-s3",
+    "s3fs",
+    "squashfuse",
+    "sshfs",
+];
+
+/// Programs that mount when they are told to.
+const MOUNTING: &[&str] = &["juicefs", "rclone"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_by_whole_words() {
+        for (text, program) in [
+            (r#"{"command": ["sh", "-c", "gcsfuse bucket /data"]}"#, Some("gcsfuse")),
+            (r#"{"image": "registry.example/s3fs:1.94"}"#, Some("s3fs")),
+            (
+                r#"{"args": ["mount", "remote:", "/data"], "image": "rclone/rclone"}"#,
+                Some("rclone"),
+            ),
+            (r#"{"image": "rclone/rclone", "args": ["copy", "a:", "b:"]}"#, None),
+            (
+                r#"{"lifecycle": {"preStop": {"exec": {"command": ["/bin/fusermount3", "-u", "/x"]}}}}"#,
+                Some("fusermount3"),
+            ),
+            (r#"{"image": "my-gcsfuse-free-image"}"#, None),
+            (r#"{"command": null, "args": [null, 7]}"#, None),
+            ("{}", None),
+        ] {
+            let container: Container<'_> = serde_json::from_str(text).unwrap();
+            assert_eq!(super::program(&container), program, "{text}");
+        }
+    }
+}

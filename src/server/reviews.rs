@@ -1,0 +1,307 @@
+//! `POST /mutate`, `/validate` and `/advise`: the one asynchronous handler. It carries bytes to the line
+//! and back, then counts and logs; it decides nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::body::{self, Allowance, ORDINARY};
+use super::context::Context;
+use super::deadline;
+use super::failure::{Facts, Failure, Scarce};
+use crate::decision::{self, Admission, Namespace, PolicySet, Review, Undecided};
+use crate::metrics::Endpoint;
+use crate::telemetry::shown;
+
+/// `POST /mutate`: pods on their way in.
+pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request) -> Response {
+    respond(context, request, Endpoint::Mutate).await
+}
+
+/// `POST /validate`: pods as everybody has left them.
+pub(super) async fn validate(State(context): State<Arc<Context>>, request: Request) -> Response {
+    respond(context, request, Endpoint::Validate).await
+}
+
+/// `POST /advise`: workloads, which make pods later.
+pub(super) async fn advise(State(context): State<Arc<Context>>, request: Request) -> Response {
+    respond(context, request, Endpoint::Advise).await
+}
+
+async fn respond(context: Arc<Context>, request: Request, endpoint: Endpoint) -> Response {
+    answer(context, request, endpoint, by(endpoint)).await
+}
+
+async fn answer(
+    context: Arc<Context>,
+    request: Request,
+    endpoint: Endpoint,
+    decide: impl Decide,
+) -> Response {
+    let allowance = Allowance {
+        bytes: context.limits.body_bytes,
+        time: context.limits.body,
+        start: Instant::now(),
+        timeout: deadline::of(request.uri().query()),
+    };
+    let outcome = admit(&context, request, &allowance, decide).await;
+    let took = allowance.start.elapsed();
+    match outcome {
+        Ok(admission) => {
+            log_verdict(endpoint, &admission, took);
+            context.metrics.admitted(endpoint, &admission, took);
+            json(admission.to_bytes())
+        }
+        Err(Failure::Busy(scarce)) => {
+            context.metrics.shed();
+            tracing::warn!(reason = %scarce, "review turned away");
+            Failure::Busy(scarce).into_response()
+        }
+        Err(failure) => {
+            log_failure(endpoint, &failure, took);
+            let (verdict, reason) = (failure.verdict(), failure.reason());
+            context.metrics.failed(endpoint, verdict, reason, took);
+            match (endpoint, &failure) {
+                // Advice that cannot be given keeps nobody from anything, whatever `failurePolicy` is.
+                (Endpoint::Advise, Failure::Undecided { facts, .. }) => {
+                    json(Admission::without_a_word(&facts.uid))
+                }
+                _ => failure.into_response(),
+            }
+        }
+    }
+}
+
+async fn admit(
+    context: &Arc<Context>,
+    request: Request,
+    allowance: &Allowance,
+    decide: impl Decide,
+) -> Result<Admission, Failure> {
+    let counted = context.metrics.in_flight();
+    let (head, body) = request.into_parts();
+    if !is_json(&head.headers) {
+        body::discard(body, allowance).await?;
+        return Err(Failure::WrongType);
+    }
+    let whole = body::read(&head.headers, body, allowance, &context.memory).await?;
+    // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
+    let Ok(permit) = Arc::clone(&context.in_flight).try_acquire_owned() else {
+        return Err(Failure::Busy(Scarce::Permits));
+    };
+    let large = whole.bytes.len() > ORDINARY;
+    let context = Arc::clone(context);
+    let work = move || {
+        // Until the work is done, even when nobody waits for it any more.
+        let _held = (permit, counted);
+        let whole = whole;
+        caught(&context, || decide(&context, &whole.bytes))
+    };
+    if !large {
+        // An ordinary review has 2 to 15 KB and is decided in tens of microseconds; to hand it to
+        // another thread and back would cost more than that.
+        let admission = work()?;
+        allowance.check()?;
+        return Ok(admission);
+    }
+    // One of some MiB takes so long that the connections which share our thread would stand still.
+    let deciding = tokio::task::spawn_blocking(work);
+    // Panics are caught inside; what is left is a runtime that stops, and nobody to read the answer.
+    allowance.answered(deciding).await?.unwrap_or(Err(Failure::Bug))
+}
+
+/// A bug in deciding is an answer and a number. It is caught where the decision runs and not only
+/// around the handler (`routes`), which may be gone by then.
+fn caught(
+    context: &Context,
+    decide: impl FnOnce() -> Result<Admission, Failure>,
+) -> Result<Admission, Failure> {
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
+        context.metrics.panicked();
+        Err(Failure::Bug)
+    })
+}
+
+/// What decides: the line [`by`] a path, and in tests what stands still or breaks.
+trait Decide: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static {}
+
+impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static> Decide for F {}
+
+/// The line, as each of the paths has it.
+type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
+
+/// Decides by the line, with the one namespace and the one policy set that it takes.
+fn by(endpoint: Endpoint) -> impl Decide {
+    let line: Line = match endpoint {
+        Endpoint::Advise => decision::advise,
+        Endpoint::Mutate => decision::admit,
+        Endpoint::Validate => decision::validate,
+    };
+    move |context: &Context, bytes: &Bytes| {
+        let review = Review::decode(bytes)?;
+        let namespace = context.namespaces.find(&review.namespace());
+        let policies = context.policies.current();
+        line(&review, &policies, namespace.as_ref())
+            .map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
+    }
+}
+
+fn json(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn log_verdict(endpoint: Endpoint, admission: &Admission, took: Duration) {
+    tracing::info!(
+        endpoint = endpoint.as_str(),
+        uid = shown(&admission.uid),
+        namespace = shown(&admission.namespace),
+        name = shown(&admission.name),
+        verdict = if admission.allowed { "admit" } else { "refuse" },
+        reason = admission.reason.as_str(),
+        duration_us = microseconds(took),
+        "review"
+    );
+}
+
+fn log_failure(endpoint: Endpoint, failure: &Failure, took: Duration) {
+    let endpoint = endpoint.as_str();
+    let (verdict, reason) = (failure.verdict(), failure.reason());
+    let duration_us = microseconds(took);
+    let error = shown(&failure.to_string());
+    if let Failure::Undecided { facts, .. } = failure {
+        tracing::error!(
+            endpoint,
+            uid = shown(&facts.uid),
+            namespace = shown(&facts.namespace),
+            name = shown(&facts.name),
+            verdict,
+            reason,
+            duration_us,
+            error,
+            "review"
+        );
+    } else {
+        tracing::warn!(endpoint, verdict, reason, duration_us, error, "review");
+    }
+}
+
+fn microseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::decision::{PolicySet, Settings};
+    use crate::metrics::Metrics;
+    use crate::server::{Limits, LivePolicies, Namespaces};
+
+    const REVIEW: &str = include_str!("../../examples/review.json");
+
+    fn context(limits: Limits) -> Arc<Context> {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let policies = PolicySet::compile(&[], Settings::default()).unwrap();
+        let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+        let namespaces = Namespaces::Fixed { labels: [].into() };
+        Arc::new(Context::new(policies, namespaces, metrics, limits))
+    }
+
+    fn request(path: &str, body: impl Into<Body>) -> Request {
+        Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.into())
+            .unwrap()
+    }
+
+    /// An ordinary review, and one that is decided aside.
+    fn both() -> [String; 2] {
+        [REVIEW.to_owned(), format!("{REVIEW}{}", " ".repeat(ORDINARY))]
+    }
+
+    #[tokio::test]
+    async fn a_large_review_is_decided_aside_and_a_small_one_here() {
+        let here = std::thread::current().id();
+        for (body, aside) in both().into_iter().zip([false, true]) {
+            let length = body.len();
+            let decided = answer(
+                context(Limits::default()),
+                request("/mutate?timeout=10s", body),
+                Endpoint::Mutate,
+                move |context: &Context, bytes: &Bytes| {
+                    assert_eq!(std::thread::current().id() != here, aside, "{length} bytes");
+                    by(Endpoint::Mutate)(context, bytes)
+                },
+            );
+            assert_eq!(decided.await.status(), StatusCode::OK, "{length} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bug_in_deciding_is_answered_and_counted_once() {
+        for body in both() {
+            let context = context(Limits { in_flight: 1, ..Limits::default() });
+            let broken = |_: &Context, _: &Bytes| panic!("a bug");
+            let answer =
+                answer(Arc::clone(&context), request("/mutate", body), Endpoint::Mutate, broken)
+                    .await;
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let text = context.metrics.text();
+            assert!(text.contains("devgrant_panics_total 1"), "{text}");
+            assert!(text.contains(r#"reason="Bug",verdict="undecided"} 1"#), "{text}");
+            assert!(text.contains("devgrant_requests_in_flight 0"), "{text}");
+            assert_eq!(context.in_flight.available_permits(), 1);
+        }
+    }
+
+    /// The decision stands still until it is told to break, which is after the answer.
+    #[tokio::test]
+    async fn the_deadline_is_kept_while_deciding_goes_on_and_what_goes_on_is_counted() {
+        let [_, large] = both();
+        let context = context(Limits { in_flight: 1, ..Limits::default() });
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let stuck = move |_: &Context, _: &Bytes| {
+            told.recv_timeout(Duration::from_mins(1)).unwrap();
+            panic!("a bug")
+        };
+        let late = request("/mutate?timeout=50ms", large);
+        let answer = answer(Arc::clone(&context), late, Endpoint::Mutate, stuck).await;
+        assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(context.metrics.text().contains("devgrant_requests_in_flight 1"));
+        assert_eq!(context.in_flight.available_permits(), 0);
+
+        go_on.send(()).unwrap();
+        drop(context.in_flight.acquire().await.unwrap());
+        let text = context.metrics.text();
+        assert!(text.contains("devgrant_panics_total 1"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn more_reviews_than_may_be_decided_at_once_are_turned_away_for_a_second() {
+        let context = context(Limits { in_flight: 1, ..Limits::default() });
+        let deciding = context.in_flight.try_acquire().unwrap();
+        let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        assert!(context.metrics.text().contains("devgrant_requests_shed_total 1"));
+        drop(deciding);
+        let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+}
