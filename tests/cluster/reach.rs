@@ -4,15 +4,18 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
-use crate::requests::{asking, is_granted};
+use crate::process::soon;
+use crate::requests::{STAMP, asking, is_granted};
 use crate::trial;
-use crate::webhook::{Options, Webhook};
+use crate::webhook::{GUARD, Options, Webhook};
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     vec![
         trial("reach::only_pods_that_ask_where_the_namespace_takes_part", plane, |plane| {
             reach(plane);
         }),
+        trial("reach::who_comes_around_mutate_is_refused", plane, |plane| around(plane)),
+        trial("reach::the_guard_passes_what_was_mutated", plane, |plane| guarded(plane)),
         trial("reach::dead_under_fail", plane, |plane| dead(plane, "Fail")),
         trial("reach::dead_under_ignore", plane, |plane| dead(plane, "Ignore")),
     ]
@@ -87,6 +90,36 @@ fn not_asking() -> Vec<Value> {
         pods.push(pod);
     }
     pods
+}
+
+/// A pod that asks and was not mutated, as when the mutating registration is gone.
+fn around(plane: &ControlPlane) {
+    let webhook = Webhook::start(plane, &Options { mutates: false, ..Options::default() });
+    let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
+    let answer = plane.call("POST", &pods, Some(&asking()));
+    assert_eq!(answer.status, 403);
+    let says = format!("admission webhook \"{GUARD}\" denied the request: devgrant: ");
+    assert!(answer.message().starts_with(&says), "{}", answer.message());
+    // With a stamp that somebody else wrote, too.
+    let mut forged = asking();
+    let grant = json!({ "device": "fuse", "mode": "rootless", "count": 1, "containers": ["c"], "policy": "fuse" });
+    let stamp = json!({ "policyDigest": "sha256:0", "grants": [grant] });
+    forged["metadata"]["annotations"][STAMP] = json!(stamp.to_string());
+    let answer = plane.call("POST", &pods, Some(&forged));
+    assert_eq!(answer.status, 403);
+    assert!(answer.message().starts_with(&says), "{}", answer.message());
+    assert_eq!(webhook.answered(), 0);
+}
+
+/// The guard may be in force a moment later than the webhook; then it is asked, and lets the pod pass.
+fn guarded(plane: &ControlPlane) {
+    let webhook = Webhook::start(plane, &Options::default());
+    let pods = format!("/api/v1/namespaces/{}/pods?dryRun=All", webhook.namespace(plane));
+    soon("the guard to be asked", || {
+        is_granted(&plane.create(&pods, &asking()));
+        let asked = webhook.counted("devgrant_admissions_total{", "endpoint=\"validate\"");
+        (asked > 0).then_some(())
+    });
 }
 
 fn dead(plane: &ControlPlane, failure_policy: &'static str) {

@@ -17,7 +17,7 @@ use crate::control_plane::{ControlPlane, Plane, ServerCertificate};
 use crate::process::soon;
 use crate::requests::{FUSE, STAMP, asking};
 use crate::trial;
-use crate::webhook::{Options, REGISTRATIONS, Webhook};
+use crate::webhook::{MUTATING, Options, Webhook};
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     CASES
@@ -145,7 +145,7 @@ impl Injector {
                 }],
             }],
         });
-        plane.create(REGISTRATIONS, &registration);
+        plane.create(MUTATING, &registration);
         let pods = format!("/api/v1/namespaces/{}/pods?dryRun=All", plane.namespace(labels));
         let probe = json!({
             "metadata": { "name": "probe" },

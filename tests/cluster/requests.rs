@@ -154,7 +154,7 @@ fn many_at_once(plane: &ControlPlane) {
             });
         }
     });
-    assert_eq!(webhook.counted(SHED), 0);
+    assert_eq!(webhook.counted(SHED, ""), 0);
 }
 
 /// A server that has no room sends a review away for a second, and the API server comes again.
@@ -172,7 +172,7 @@ fn come_again(plane: &ControlPlane) {
     hog.flush().unwrap();
     std::thread::scope(|scope| {
         let creating = scope.spawn(|| plane.create(&pods, &pod));
-        soon("a review to be sent away", || (webhook.counted(SHED) > 0).then_some(()));
+        soon("a review to be sent away", || (webhook.counted(SHED, "") > 0).then_some(()));
         drop(hog);
         is_granted(&creating.join().unwrap());
     });

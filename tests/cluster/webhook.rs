@@ -32,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) labels: BTreeMap<String, String>,
     /// Further flags of `serve`.
     pub(crate) flags: Vec<String>,
+    /// Whether `/mutate` is registered beside `/validate`.
+    pub(crate) mutates: bool,
     /// What the API server does when it is not there: `Fail` or `Ignore`.
     pub(crate) failure_policy: &'static str,
 }
@@ -44,6 +46,7 @@ impl Default for Options {
             prefix: "devices.example".to_owned(),
             labels: BTreeMap::from([opted_in]),
             flags: Vec::new(),
+            mutates: true,
             failure_policy: "Fail",
         }
     }
@@ -83,7 +86,12 @@ impl Webhook {
             for webhook in object["webhooks"].as_array_mut().unwrap() {
                 webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
             }
-            plane.create(REGISTRATIONS, &object);
+            let path = if object["kind"] == "MutatingWebhookConfiguration" {
+                MUTATING
+            } else {
+                VALIDATING
+            };
+            plane.create(path, &object);
         }
         let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
         let (reviews, plain) = (authority(&url), authority(&health));
@@ -118,15 +126,16 @@ impl Webhook {
         StreamOwned::new(connection, socket)
     }
 
-    /// How many reviews it has answered.
+    /// How many reviews of one device at most its `/mutate` has answered.
     pub(crate) fn answered(&self) -> u64 {
-        self.counted("devgrant_admissions_total{")
+        self.counted("devgrant_admissions_total{", "endpoint=\"mutate\"")
     }
 
-    /// What its counters whose lines begin so add up to.
-    pub(crate) fn counted(&self, beginning: &str) -> u64 {
+    /// What its counters whose lines begin so, and have `part`, add up to.
+    pub(crate) fn counted(&self, beginning: &str, part: &str) -> u64 {
         let metrics = crate::api::get_plain(&self.plain, "/metrics");
-        let counts = metrics.lines().filter(|line| line.starts_with(beginning));
+        let counts = metrics.lines();
+        let counts = counts.filter(|line| line.starts_with(beginning) && line.contains(part));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
@@ -153,11 +162,14 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// Where registrations are.
-pub(crate) const REGISTRATIONS: &str =
+/// Where mutating webhooks are registered.
+pub(crate) const MUTATING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-/// The webhook's name, as refusals show it.
+const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+/// The name of the webhook, as refusals show it.
 pub(crate) const WEBHOOK: &str = "mutate.pods.devgrant";
+/// The name of the guard behind all mutation.
+pub(crate) const GUARD: &str = "validate.pods.devgrant";
 
 /// The command that serves. Every namespace is taken to have the labels of those that it is for.
 fn serve(options: &Options, ca: &std::path::Path) -> Command {
@@ -198,28 +210,39 @@ fn registration(options: &Options, url: &str, ca: &str) -> Vec<Value> {
     } else {
         json!([{ "name": "asks-for-a-device", "expression": asks }])
     };
-    vec![json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": { "name": "devgrant" },
-        "webhooks": [{
-            "name": WEBHOOK,
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "failurePolicy": options.failure_policy,
-            "timeoutSeconds": 5,
-            "matchPolicy": "Equivalent",
-            "reinvocationPolicy": "IfNeeded",
-            "clientConfig": { "url": url, "caBundle": STANDARD.encode(ca) },
-            "namespaceSelector": { "matchLabels": { format!("{prefix}/grant"): "enabled" } },
-            "matchConditions": conditions,
-            "rules": [{
-                "operations": ["CREATE"],
-                "apiGroups": [""],
-                "apiVersions": ["v1"],
-                "resources": ["pods"],
-                "scope": "Namespaced",
-            }],
+    let common = json!({
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": options.failure_policy,
+        "timeoutSeconds": 5,
+        "matchPolicy": "Equivalent",
+        "clientConfig": { "caBundle": STANDARD.encode(ca) },
+        "namespaceSelector": { "matchLabels": { format!("{prefix}/grant"): "enabled" } },
+        "matchConditions": conditions,
+        "rules": [{
+            "operations": ["CREATE"],
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "resources": ["pods"],
+            "scope": "Namespaced",
         }],
-    })]
+    });
+    let of = |kind: &str, name: &str, url: &str, own: &Value| {
+        let mut webhook = common.clone();
+        json_patch::merge(&mut webhook, own);
+        json_patch::merge(&mut webhook, &json!({ "name": name, "clientConfig": { "url": url } }));
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": { "name": "devgrant" },
+            "webhooks": [webhook],
+        })
+    };
+    let again = json!({ "reinvocationPolicy": "IfNeeded" });
+    let guard = url.replace("/mutate", "/validate");
+    let mut objects = vec![of("ValidatingWebhookConfiguration", GUARD, &guard, &json!({}))];
+    if options.mutates {
+        objects.push(of("MutatingWebhookConfiguration", WEBHOOK, url, &again));
+    }
+    objects
 }
