@@ -17,9 +17,9 @@ use crate::cli::input;
 use crate::cli::output;
 use crate::cli::problems::plural;
 use crate::cli::question::Question;
-use crate::cli::workload;
 use crate::config::Assumed;
 use crate::decision::PolicySet;
+use crate::decision::workload;
 use edit::{Edit, Unclear};
 use pod::{Change, Outcome, admitted, outcome};
 

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::super::inspect::placed;
 use crate::cli::placement::place;
 use crate::cli::question::{Question, review};
-use crate::cli::workload::Place;
 use crate::config::Assumed;
 use crate::decision::ask::{Ask, Chosen};
 use crate::decision::finding::{Code, Finding, Severity};
@@ -24,6 +23,7 @@ use crate::decision::policy::schema::{Enforcement, Mode};
 use crate::decision::policy::select::Allowed;
 use crate::decision::review::KIND;
 use crate::decision::spelling::excerpt;
+use crate::decision::workload::Place;
 use crate::decision::{Decision, Plan, PolicySet, Request, Review, Verdict, decide};
 
 /// What is to become of a pod.
