@@ -121,6 +121,8 @@ enum Rule {
     Finding(Code),
     /// What is wrong with an ask.
     Ask(Reason),
+    /// An ask where nobody looks for it.
+    MisplacedAsk,
     /// What is said at admission and has no code.
     Note,
     /// A field that the API server does not know.
@@ -134,6 +136,7 @@ impl Rule {
         match self {
             Self::Finding(code) => code.as_str(),
             Self::Ask(reason) => reason.as_str().to_owned(),
+            Self::MisplacedAsk => "MisplacedAsk".to_owned(),
             Self::Note => "Note".to_owned(),
             Self::UnknownField => "UnknownField".to_owned(),
             Self::UnreadablePod => "UnreadablePod".to_owned(),
@@ -222,6 +225,9 @@ impl Report {
                         continue;
                     }
                 };
+                for object in &objects {
+                    self.remarks.extend(misplaced(index, source, number, object, policies));
+                }
                 let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
                 let pods = objects.into_iter().flat_map(|object| {
                     object.pods.into_iter().map(move |pod| (object.at.clone(), pod))
@@ -266,6 +272,37 @@ impl Report {
     fn source(&self, remark: &Remark) -> Option<&Source> {
         self.sources.get(remark.source)
     }
+}
+
+/// The asks of an object that reach none of its pods.
+fn misplaced(
+    index: usize,
+    source: &Source,
+    number: usize,
+    object: &workload::Object,
+    policies: &PolicySet,
+) -> Vec<Remark> {
+    let asks = workload::misplaced::asks(object, policies.settings()).into_iter();
+    let remarks = asks.map(|ask| {
+        let pointer = format!("{}{}", object.at, ask.at);
+        Remark {
+            source: index,
+            document: source.documents.get(number).map_or(0, |document| document.number),
+            pod: workload::Owner::of(&object.value).to_string(),
+            spot: source.spot(number, &pointer, true),
+            said: Said {
+                rule: Rule::MisplacedAsk,
+                severity: Severity::Warning,
+                message: ask.sentence,
+                remedy: None,
+                refuses: false,
+                path: String::new(),
+                key: true,
+            },
+            pointer,
+        }
+    });
+    remarks.collect()
 }
 
 /// Whether a file is no YAML since it is the template of some.
