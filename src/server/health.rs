@@ -78,7 +78,7 @@ impl Health {
             },
             Check {
                 name: "certificate",
-                failed: self.certificates.current().validity().problem(now),
+                failed: self.certificates.problem(now),
                 note: None,
             },
             Check {
