@@ -35,6 +35,7 @@
 //! Reading order: [`decision`] (its page names the rooms), then [`server`], then [`cli`].
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod decision;
 pub mod metrics;
