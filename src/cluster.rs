@@ -9,9 +9,11 @@
 //! - `trust`: the authority in the Secret, and what is due for it; pure
 //! - `keeper`: follows the Secret and does what is due, with `lease` to be the only one
 //! - `registered`: both webhook configurations, and their `caBundle`
+//! - `events`: Events on our own pod, where a policy set is refused
 //! - `status`: what a person should know of all that
 
 mod client;
+mod events;
 #[cfg(test)]
 mod fake;
 mod keeper;
@@ -33,10 +35,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub use client::{NoCluster, connect};
+pub use events::OwnPod;
 pub use namespaces::Namespaces;
 pub use status::{Status, Topic};
 
 use crate::metrics::Metrics;
+use crate::server::LivePolicies;
 use crate::tls::authority::Authority;
 use keeper::Keeper;
 use lease::Lease;
@@ -48,6 +52,7 @@ pub struct Cluster {
     namespaces: Arc<Namespaces>,
     registrations: Registrations,
     expression: Option<Expression>,
+    told: Option<(OwnPod, Arc<LivePolicies>)>,
     keeper: Option<Keeper>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
@@ -71,7 +76,16 @@ impl Cluster {
         let namespaces = Arc::new(Namespaces::new(client.clone(), Arc::clone(&metrics)));
         let registrations = Registrations::new(client.clone());
         let status = Arc::default();
-        Self { client, namespaces, registrations, expression: None, keeper: None, status, metrics }
+        Self {
+            client,
+            namespaces,
+            registrations,
+            expression: None,
+            told: None,
+            keeper: None,
+            status,
+            metrics,
+        }
     }
 
     /// Keeps the authority that replicas share, whose leaves are for `names`. `replica` names this one
@@ -102,6 +116,12 @@ impl Cluster {
         self.expression = Some(expression);
     }
 
+    /// Makes Events on our own pod where a set of these policies is refused, and where the next one is
+    /// in force.
+    pub fn tell_of_policies(&mut self, pod: OwnPod, policies: Arc<LivePolicies>) {
+        self.told = Some((pod, policies));
+    }
+
     /// What is known of namespaces.
     pub fn namespaces(&self) -> Arc<Namespaces> {
         Arc::clone(&self.namespaces)
@@ -113,10 +133,13 @@ impl Cluster {
     }
 
     /// Starts it. What is returned ends it, also by being dropped.
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
         let mut tasks = JoinSet::new();
         let (namespaces, client) = (self.namespaces(), self.client.clone());
         tasks.spawn(async move { namespaces.follow(client).await });
+        if let Some((pod, policies)) = self.told.take() {
+            tasks.spawn(events::tell(self.client.clone(), pod, policies));
+        }
         let (stop, asked) = watch::channel(false);
         tasks.spawn(self.keep(asked));
         Running { tasks, stop }

@@ -12,7 +12,7 @@ use clap::Args;
 use super::arguments::{ReviewArguments, compile, load};
 use super::output::TITLE;
 use super::{Status, output};
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, OwnPod};
 use crate::config::{CertificateSource, Config, LogFormat, Typed};
 use crate::decision::{PolicySet, Settings};
 use crate::metrics::Metrics;
@@ -157,6 +157,11 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::on_signals()?;
     let mut cluster = Cluster::new(cluster::connect().await?, Arc::clone(&metrics));
+    let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+    let watch = Watch::new(config.policies.clone(), config.settings.clone(), Arc::clone(&policies));
+    if let Some(pod) = own_pod(config) {
+        cluster.tell_of_policies(pod, Arc::clone(&policies));
+    }
     let own_namespace = &config.settings.own_namespace;
     let certificate = match &config.server.certificate {
         CertificateSource::Files { certificate, key } => files(certificate, key),
@@ -170,8 +175,8 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         own_namespace,
-        policies = policies.policies().len(),
-        digest = policies.digest(),
+        policies = policies.current().policies().len(),
+        digest = policies.current().digest(),
         "starting"
     );
     let bound = Server {
@@ -179,7 +184,7 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         health: config.server.health,
         certificate,
         limits: config.server.limits.clone(),
-        policies: Arc::new(LivePolicies::new(policies, Arc::clone(&metrics))),
+        policies,
         namespaces: Namespaces::Watched(cluster.namespaces()),
         cluster: Some(cluster.status()),
         metrics,
@@ -192,6 +197,8 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         "listening"
     );
     let mut cluster = cluster.start();
+    // Ends with the runtime, which ends with the server.
+    tokio::spawn(watch.run());
     let ended = tokio::select! {
         ended = bound.run(shutdown) => ended,
         () = cluster.ended() => Err(server::Error::Stopped),
@@ -201,6 +208,13 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         cluster.stop().await;
     }
     Ok(ended?)
+}
+
+/// Our own pod, if the downward API names it.
+fn own_pod(config: &Config) -> Option<OwnPod> {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let namespace = config.settings.own_namespace.clone();
+    Some(OwnPod { namespace, name: named("POD_NAME")?, uid: named("POD_UID") })
 }
 
 /// What this replica is called: the name of its pod, which is also what the kernel calls it.
