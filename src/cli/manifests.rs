@@ -18,9 +18,7 @@ use crate::config::{Limits, Merged, Sources, Typed};
 use crate::decision::policy::is_dns_subdomain;
 use crate::decision::{PolicySet, PolicySource};
 use crate::policies;
-use crate::registration::{
-    Certificates, FailurePolicy, Installation, Part, Reach, WorkloadKind,
-};
+use crate::registration::{Certificates, FailurePolicy, Installation, Part, Reach, WorkloadKind};
 
 /// The flags of `manifests`.
 #[derive(Debug, Args)]
@@ -101,7 +99,9 @@ impl FromStr for Url {
     /// (`kubernetes/apiserver pkg/util/webhook/validation.go`, `ValidateWebhookURL`).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(rest) = text.strip_prefix("https://") else {
-            return Err("the API server calls webhooks over https only; write https://HOST:PORT".to_owned());
+            return Err(
+                "the API server calls webhooks over https only; write https://HOST:PORT".to_owned()
+            );
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let plain = |char: char| char.is_ascii_alphanumeric() || ".-_:[]".contains(char);
@@ -157,7 +157,9 @@ pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
     let objects: Vec<Value> =
         parts.flat_map(|part| part.objects(&policies, &installation)).collect();
     if objects.is_empty() {
-        output::note("there is nothing to print: with --url, whoever runs the server has its policies")?;
+        output::note(
+            "there is nothing to print: with --url, whoever runs the server has its policies",
+        )?;
     }
     arguments.print(&objects)?;
     Ok(Status::Fine)
@@ -211,8 +213,7 @@ fn ca_bundle(file: &Path) -> anyhow::Result<String> {
     if text.contains("PRIVATE KEY") {
         bail!("{}: a private key is in it; give the certificate of the authority alone", place());
     }
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match certificates {
         Ok(found) if !found.is_empty() => Ok(text),
         Ok(_) => bail!("{}: no certificate is in it; it begins with BEGIN CERTIFICATE", place()),
@@ -235,7 +236,10 @@ fn files(sources: Vec<PolicySource>) -> anyhow::Result<BTreeMap<String, String>>
         }
         bytes += name.len() + source.text.len();
         if files.insert(name.clone().into_owned(), source.text).is_some() {
-            bail!("{}: a second policy file of this name; one ConfigMap holds them all: rename it", source.file);
+            bail!(
+                "{}: a second policy file of this name; one ConfigMap holds them all: rename it",
+                source.file
+            );
         }
     }
     if bytes > CONFIG_MAP_LIMIT {

@@ -11,7 +11,8 @@ pub(super) fn objects(own: &str) -> Vec<Value> {
     let object = |kind, name, spec: Value| {
         in_namespace(own, "cert-manager.io/v1", kind, name, json!({ "spec": spec }))
     };
-    let issued_by = |name: &str| json!({ "name": name, "kind": "Issuer", "group": "cert-manager.io" });
+    let issued_by =
+        |name: &str| json!({ "name": name, "kind": "Issuer", "group": "cert-manager.io" });
     vec![
         object("Issuer", SELF_SIGNED, json!({ "selfSigned": {} })),
         object(

@@ -73,9 +73,7 @@ fn container(installation: &Installation) -> Value {
     if installation.certificates != Certificates::Own {
         arguments.extend(["--tls-cert", TLS_CERTIFICATE, "--tls-key", TLS_KEY]);
     }
-    let field = |name: &str, path: &str| {
-        json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } })
-    };
+    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     json!({
         "name": NAME,
         "image": installation.image,

@@ -72,7 +72,8 @@ fn is_guarded(spec: &Spec) -> bool {
 }
 
 fn variables(policies: &PolicySet, guarded: &[&Policy]) -> Vec<Value> {
-    let variable_of = |name: &str, expression: String| json!({ "name": name, "expression": expression });
+    let variable_of =
+        |name: &str, expression: String| json!({ "name": name, "expression": expression });
     let stamp = text(&format!("{}/{GRANTED}", policies.settings().prefix));
     let digest = text(&format!("\"policyDigest\":\"{}\"", policies.digest()));
     let mut variables = vec![
@@ -150,7 +151,8 @@ impl<'a> Signs<'a> {
         // Where a RuntimeClass makes the resource unnecessary, it is the sign.
         let omits = [OmittableField::ResourceClaims, OmittableField::Resources];
         let classes = spec.runtime_classes.iter();
-        let bare = classes.filter(|(_, variant)| omits.iter().any(|field| variant.omit.contains(field)));
+        let bare =
+            classes.filter(|(_, variant)| omits.iter().any(|field| variant.omit.contains(field)));
         signs.runtime_classes.extend(bare.map(|(class, _)| class.as_str()));
         signs
     }
@@ -186,7 +188,8 @@ impl<'a> Signs<'a> {
             (
                 &self.resources,
                 "variables.containers.exists(container, container.?resources.?limits.orValue({}).exists(name, name in ",
-                "))",
+                // An amount of nothing is no device.
+                " && string(container.resources.limits[name]) != '0'))",
             ),
             (
                 &self.claims,
@@ -210,7 +213,9 @@ impl<'a> Signs<'a> {
         let mut expressions: Vec<String> = each
             .into_iter()
             .filter(|(names, ..)| !names.is_empty())
-            .map(|(names, before, behind)| format!("{before}{}{behind}", list(names.iter().copied())))
+            .map(|(names, before, behind)| {
+                format!("{before}{}{behind}", list(names.iter().copied()))
+            })
             .collect();
         if self.is_privileged {
             expressions.push(
@@ -249,9 +254,8 @@ fn forged(policies: &PolicySet) -> Value {
         format!(
             "variables.annotations.exists(key, key.startsWith({start}) && \
              variables.annotations[key] != 'false' && \
-             variables.granted.contains('\"device\":\"' + key.substring({length}) + '\"'))",
+             variables.granted.contains('\"device\":\"' + key.replace({start}, '') + '\"'))",
             start = text(&format!("{prefix}/")),
-            length = prefix.chars().count() + 1
         ),
     ];
     let always = policies.policies().iter().filter(|policy| is_granted_unasked(policy.spec()));
@@ -294,13 +298,18 @@ mod tests {
         let policy = objects(&set).remove(0);
         let variables = policy["spec"]["variables"].as_array().unwrap().clone();
         let found = variables.iter().find(|variable| variable["name"] == "lacks_cam");
-        found.map(|variable| variable["expression"].as_str().unwrap().to_owned()).unwrap_or_default()
+        found
+            .map(|variable| variable["expression"].as_str().unwrap().to_owned())
+            .unwrap_or_default()
     }
 
     #[test]
     fn every_kind_of_mode_has_a_sign() {
         for (spec, signs) in [
-            ("  modes: { a: { resources: [{ name: v.example/cam }] } }", "name in ['v.example/cam']"),
+            (
+                "  modes: { a: { resources: [{ name: v.example/cam }] } }",
+                "name in ['v.example/cam']",
+            ),
             (
                 "  modes: { a: { resources: [{ name: v.example/cam }] } }\n  carriedBy: [v.example/box]",
                 "name in ['v.example/box', 'v.example/cam']",
@@ -322,7 +331,10 @@ mod tests {
                 "?privileged.orValue(false)",
             ),
             // Nothing to be seen: the stamp is all there is.
-            ("  modes: { a: { capabilities: [SYS_NICE] } }", "!(variables.granted.contains('\"device\":\"cam\"'))"),
+            (
+                "  modes: { a: { capabilities: [SYS_NICE] } }",
+                "!(variables.granted.contains('\"device\":\"cam\"'))",
+            ),
         ] {
             let lacks = lacks_of(spec);
             assert!(lacks.contains(signs), "{lacks}\nshould hold: {signs}");

@@ -4,9 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    AUTHORITY_SECRET, Certificates, Installation, NAME, in_namespace, of_cluster,
-};
+use super::{AUTHORITY_SECRET, Certificates, Installation, NAME, in_namespace, of_cluster};
 
 /// One permission of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +55,10 @@ pub const GRANTS: &[Grant] = &[
         name: None,
         verbs: &[
             ("get", "a pod comes from a namespace that the watch has not told of yet"),
-            ("list", "who may ask is decided by the labels of namespaces; a watch begins with a list"),
+            (
+                "list",
+                "who may ask is decided by the labels of namespaces; a watch begins with a list",
+            ),
             ("watch", "labels change"),
         ],
     },
@@ -132,7 +133,10 @@ pub const GRANTS: &[Grant] = &[
         group: "coordination.k8s.io",
         resource: "leases",
         name: None,
-        verbs: &[("create", "the Lease of whoever keeps `caBundle`; `create` cannot be bound to a name")],
+        verbs: &[(
+            "create",
+            "the Lease of whoever keeps `caBundle`; `create` cannot be bound to a name",
+        )],
     },
     Grant {
         scope: Scope::Namespace,
@@ -162,8 +166,7 @@ pub const GRANTS: &[Grant] = &[
 /// The ServiceAccount, its roles, and the Secret that they speak of.
 pub(super) fn objects(namespace: &str, installation: &Installation) -> Vec<Value> {
     let api_version = "rbac.authorization.k8s.io/v1";
-    let subjects =
-        json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": namespace }]);
+    let subjects = json!([{ "kind": "ServiceAccount", "name": NAME, "namespace": namespace }]);
     let role_ref =
         |kind: &str| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME });
     let rules = |scope| json!({ "rules": rules(scope, installation) });

@@ -28,8 +28,7 @@ pub(super) fn objects(policies: &PolicySet, installation: &Installation) -> Vec<
     let registration = Registration { policies, installation };
     let configuration = |kind, webhooks| {
         let content = json!({ "webhooks": webhooks });
-        let mut object =
-            of_cluster("admissionregistration.k8s.io/v1", kind, NAME, content);
+        let mut object = of_cluster("admissionregistration.k8s.io/v1", kind, NAME, content);
         if installation.certificates == Certificates::CertManager {
             let certificate = format!("{}/{TLS_SECRET}", policies.settings().own_namespace);
             if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -145,7 +144,8 @@ impl Registration<'_> {
     /// template we do not know: all of those are looked at.
     fn template_asks(&self) -> String {
         let prefix = text(&format!("{}/", self.settings().prefix));
-        let places = ["object", "object.spec.?template", "object.spec.?jobTemplate.?spec.?template"];
+        let places =
+            ["object", "object.spec.?template", "object.spec.?jobTemplate.?spec.?template"];
         let asks = places.map(|place| {
             format!(
                 "{place}.?metadata.?annotations.orValue({{}}).exists(key, key.startsWith({prefix}))"
