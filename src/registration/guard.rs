@@ -83,6 +83,11 @@ fn variables(policies: &PolicySet, guarded: &[&Policy]) -> Vec<Value> {
             "object.spec.containers + object.spec.?initContainers.orValue([])".to_owned(),
         ),
         variable_of(
+            "limits",
+            "variables.containers.map(container, container.?resources.?limits.orValue({}))"
+                .to_owned(),
+        ),
+        variable_of(
             "granted",
             format!("{stamp} in variables.annotations ? variables.annotations[{stamp}] : ''"),
         ),
@@ -187,9 +192,9 @@ impl<'a> Signs<'a> {
         let each: [(&BTreeSet<&str>, &str, &str); 7] = [
             (
                 &self.resources,
-                "variables.containers.exists(container, container.?resources.?limits.orValue({}).exists(name, name in ",
+                "",
                 // An amount of nothing is no device.
-                " && string(container.resources.limits[name]) != '0'))",
+                ".exists(name, variables.limits.exists(amounts, name in amounts && string(amounts[name]) != '0'))",
             ),
             (
                 &self.claims,
@@ -230,17 +235,17 @@ impl<'a> Signs<'a> {
 
 fn lacking(settings: &Settings) -> Value {
     let remedy = format!(
-        " and was not granted it: the webhook did not answer. Create it again when the pods of {} in \
-         the namespace {} are ready, or take the annotation out",
-        NAME, settings.own_namespace
+        ", which it asks for: the webhook did not answer. Create it again when the pods of {NAME} in the \
+         namespace {} are ready, or take the annotation out",
+        settings.own_namespace
     );
     json!({
         "expression": "size(variables.lacking) == 0",
         "messageExpression": format!(
-            "'devgrant: the pod asks for ' + variables.lacking.join(', ') + {}",
+            "'devgrant: the pod was not granted ' + variables.lacking.join(', ') + {}",
             text(&remedy)
         ),
-        "message": "devgrant: the pod asks for a device and was not granted it: the webhook did not answer",
+        "message": "devgrant: the pod was not granted a device that it asks for: the webhook did not answer",
         "reason": "Forbidden",
     })
 }
@@ -308,11 +313,11 @@ mod tests {
         for (spec, signs) in [
             (
                 "  modes: { a: { resources: [{ name: v.example/cam }] } }",
-                "name in ['v.example/cam']",
+                "['v.example/cam'].exists(name, variables.limits",
             ),
             (
                 "  modes: { a: { resources: [{ name: v.example/cam }] } }\n  carriedBy: [v.example/box]",
-                "name in ['v.example/box', 'v.example/cam']",
+                "['v.example/box', 'v.example/cam'].exists(name,",
             ),
             (
                 "  modes: { a: { resourceClaims: [{ name: cam, resourceClaimTemplateName: t }] } }",
