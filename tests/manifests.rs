@@ -1,6 +1,5 @@
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test that cannot go on says where and stops"
 )]
@@ -347,18 +346,18 @@ fn an_authority_is_given_by_its_certificates_alone() {
 fn certificates_by_hand_are_ones_that_the_server_takes() {
     let folder = tempfile::tempdir().unwrap();
     let certs = folder.path().join("certs");
-    let make = |arguments: &[&str]| {
+    let script = |arguments: &[&str]| {
         let mut command = Command::new(root().join("certs/make"));
         command.arg(&certs).args(arguments).output().unwrap()
     };
-    let made = make(&["grants", "host.example", "10.0.0.7", "::1"]);
+    let made = script(&["grants", "host.example", "10.0.0.7", "::1"]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let again = make(&[]);
+    let again = script(&[]);
     assert!(!again.status.success(), "a key that is there is not written over");
 
     let authority = certs.join("ca.crt").display().to_string();
-    let registered = objects(&["--only=registration", &format!("--ca-bundle={authority}")]);
-    assert_eq!(registered.len(), 2);
+    let configurations = objects(&["--only=registration", &format!("--ca-bundle={authority}")]);
+    assert_eq!(configurations.len(), 2);
     let der = |file: &str| {
         let text = fs::read(certs.join(file)).unwrap();
         CertificateDer::from_pem_slice(&text).unwrap()
@@ -366,8 +365,8 @@ fn certificates_by_hand_are_ones_that_the_server_takes() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(der("ca.crt")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let verifier = verifier.build().unwrap();
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let verifier = builder.build().unwrap();
     for name in ["devgrant.grants.svc", "host.example", "10.0.0.7", "::1"] {
         let name = ServerName::try_from(name).unwrap();
         let now = UnixTime::now();

@@ -328,8 +328,8 @@ mod tests {
                 "runtimeClassName.orValue('') in ['sandbox']",
             ),
             ("  modes: { a: { podAnnotations: { x.example/y: z } } }", "key in ['x.example/y']"),
-            ("  modes: { a: { env: [{ name: CAM, value: y }] } }", "variable.name in ['CAM']"),
-            ("  modes: { a: { nodeSelector: { cam: y } } }", "key in ['cam']"),
+            ("  modes: { a: { env: [{ name: CAM, value: z }] } }", "variable.name in ['CAM']"),
+            ("  modes: { a: { nodeSelector: { cam: z } } }", "key in ['cam']"),
             ("  modes: { a: { schedulingGates: [x.example/g] } }", "gate.name in ['x.example/g']"),
             (
                 "  modes: { a: { privileged: true, hostPath: { path: /dev/cam, type: CharDevice } } }\n  allow: [{ modes: [a] }]",
