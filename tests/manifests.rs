@@ -430,8 +430,8 @@ fn rbac_page() -> String {
 # What devgrant may do in a cluster
 
 Each verb of the server's roles, and why. Made from `src/registration/rbac.rs`, as the roles are; nothing
-is granted that is not here. The server never creates, deletes or reads any other object: pods come to it,
-and it writes none.
+is granted that is not here. In particular nothing about pods: they come to the server in reviews,
+and the API server writes what it answers.
 "
     .to_owned();
     for (scope, title) in [

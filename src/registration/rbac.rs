@@ -68,11 +68,7 @@ pub const GRANTS: &[Grant] = &[
         group: "admissionregistration.k8s.io",
         resource: "mutatingwebhookconfigurations",
         name: Some(NAME),
-        verbs: &[
-            ("get", "whether what is registered still fits the policies"),
-            ("list", "a watch begins with a list"),
-            ("watch", "who applies the registration anew has to get `caBundle` back"),
-        ],
+        verbs: &[("get", "whether what is registered still fits the policies and the certificate")],
     },
     Grant {
         scope: Scope::Cluster,
@@ -88,11 +84,7 @@ pub const GRANTS: &[Grant] = &[
         group: "admissionregistration.k8s.io",
         resource: "validatingwebhookconfigurations",
         name: Some(NAME),
-        verbs: &[
-            ("get", "whether what is registered still fits the policies"),
-            ("list", "a watch begins with a list"),
-            ("watch", "who applies the registration anew has to get `caBundle` back"),
-        ],
+        verbs: &[("get", "whether what is registered still fits the policies and the certificate")],
     },
     Grant {
         scope: Scope::Cluster,
@@ -121,10 +113,7 @@ pub const GRANTS: &[Grant] = &[
         name: Some(AUTHORITY_SECRET),
         verbs: &[
             ("get", "the authority that all replicas share"),
-            ("list", "a watch begins with a list"),
-            ("patch", "a new authority beside the old one"),
-            ("update", "the first replica writes it, and only over the empty one that it read"),
-            ("watch", "another replica renews it"),
+            ("patch", "the first replica writes it, and later renews it, over what it read"),
         ],
     },
     Grant {
@@ -146,8 +135,7 @@ pub const GRANTS: &[Grant] = &[
         name: Some(NAME),
         verbs: &[
             ("get", "who holds it"),
-            ("patch", "to hold it"),
-            ("update", "to hold it, and only over what was read"),
+            ("update", "to hold it, and to let it go, over what was read"),
         ],
     },
     Grant {
