@@ -12,11 +12,12 @@ use clap::Args;
 use super::arguments::{ReviewArguments, compile, load};
 use super::output::TITLE;
 use super::{Status, output};
-use crate::cluster::{self, Cluster, OwnPod};
+use crate::cluster::{self, Cluster, Expression, OwnPod};
 use crate::config::{CertificateSource, Config, LogFormat, Typed};
 use crate::decision::{PolicySet, Settings};
 use crate::metrics::Metrics;
 use crate::policies::watch::Watch;
+use crate::registration;
 use crate::server::{self, Bound, LivePolicies, Namespaces, Server};
 use crate::shutdown::Shutdown;
 use crate::{telemetry, tls};
@@ -159,6 +160,10 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
     let mut cluster = Cluster::new(cluster::connect().await?, Arc::clone(&metrics));
     let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
     let watch = Watch::new(config.policies.clone(), config.settings.clone(), Arc::clone(&policies));
+    let of_registration = Arc::clone(&policies);
+    cluster.compare_registration(Expression::new(move || {
+        registration::match_expression(&of_registration.current())
+    }));
     if let Some(pod) = own_pod(config) {
         cluster.tell_of_policies(pod, Arc::clone(&policies));
     }
