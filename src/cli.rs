@@ -11,12 +11,14 @@ pub mod explain;
 pub mod input;
 pub mod lint;
 pub mod man;
+pub mod manifests;
 pub mod output;
 pub mod patch;
 pub mod placement;
 pub mod policy;
 pub mod problems;
 pub mod question;
+pub mod scan;
 pub mod serve;
 
 use std::io::{self, Write};
@@ -52,11 +54,15 @@ pub enum Verb {
     Lint(lint::Lint),
     /// Print the manual page, or that of one verb.
     Man(man::Man),
+    /// Print the Kubernetes objects that fit the policies: registration, guard, RBAC, server.
+    Manifests(Box<manifests::Manifests>),
     /// Show what comes out for pods and everything that holds a pod template.
     Patch(patch::Patch),
     /// Look into the policy set.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Show who runs privileged or with a hostPath of a device today, and what each would become.
+    Scan(Box<scan::Scan>),
     /// Run the webhook.
     Serve(Box<serve::Serve>),
 }
@@ -101,8 +107,10 @@ fn run(verb: Verb) -> anyhow::Result<Status> {
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
+        Verb::Manifests(arguments) => manifests::run(&arguments),
         Verb::Patch(arguments) => patch::run(&arguments),
         Verb::Policy(arguments) => policy::run(&arguments),
+        Verb::Scan(arguments) => scan::run(&arguments),
         Verb::Serve(arguments) => serve::run(&arguments),
     }
 }

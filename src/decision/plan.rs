@@ -9,7 +9,9 @@ mod legacy;
 pub mod refusal;
 
 pub use compose::compose;
-pub(super) use legacy::{is_kubelet_plugin, old_shape};
+pub(crate) use legacy::is_kubelet_plugin;
+pub(super) use legacy::old_shape;
+pub use legacy::{HostDevice, devices_of};
 pub use refusal::{Objection, Reason, Refusal};
 
 use std::fmt;

@@ -10,6 +10,7 @@ use crate::decision::finding::{Code, Finding};
 use crate::decision::path::{is_harmless, parts};
 use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
 use crate::decision::policy::schema::{Legacy, LegacyAction, Requested, ResourceCount};
+use crate::decision::policy::{Policy, PolicySet};
 use crate::decision::spelling::excerpt;
 
 /// The device that runc's default rules let every container open (F:D2): by hostPath it works there, and
@@ -197,6 +198,41 @@ pub(super) fn volumes<'p>(
         .filter(|(_, volume)| goes(volume.name.as_str()))
         .map(|(index, _)| PodGrant::RemoveVolume(index))
         .collect()
+}
+
+/// What a container has of the node's devices by hostPath.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDevice<'p> {
+    /// The path on the node; `/dev` and `/` are all devices.
+    pub path: String,
+    /// The device of which a policy names this path in `legacy`; `None` if none does.
+    pub device: Option<&'p str>,
+}
+
+/// The devices of the node that a container mounts, in the order of its mounts. What every container may
+/// open anyway is not among them.
+pub fn devices_of<'p>(
+    spec: &Spec<'_>,
+    container: &Container<'_>,
+    policies: &'p PolicySet,
+) -> Vec<HostDevice<'p>> {
+    let paths = container.volume_mounts.iter().filter_map(|mount| node_path(spec, mount));
+    let devices = paths.filter_map(|path| {
+        let device = policies.policies().iter().find(|policy| {
+            let mut devices = policy.spec().legacy.iter().flat_map(|legacy| &legacy.host_paths);
+            devices.any(|device| is_device(&path, device))
+        });
+        let is_there = match path.as_slice() {
+            [] => true,
+            ["dev", below @ ..] => !is_harmless(below),
+            _ => device.is_some(),
+        };
+        is_there.then(|| HostDevice {
+            path: format!("/{}", path.join("/")),
+            device: device.map(Policy::device),
+        })
+    });
+    devices.collect()
 }
 
 /// An ask for a device whose old shape is known.
