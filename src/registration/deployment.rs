@@ -82,6 +82,7 @@ fn container(installation: &Installation) -> Value {
             { "name": "DEVGRANT_CONFIG", "value": SETTINGS_FILE },
             field("POD_NAME", "metadata.name"),
             field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_UID", "metadata.uid"),
         ],
         "ports": [
             { "name": "webhook", "containerPort": WEBHOOK_PORT, "protocol": "TCP" },
