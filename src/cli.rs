@@ -11,6 +11,7 @@ pub mod explain;
 pub mod input;
 pub mod lint;
 pub mod man;
+pub mod manifests;
 pub mod output;
 pub mod patch;
 pub mod placement;
@@ -56,6 +57,8 @@ pub enum Verb {
     Lint(lint::Lint),
     /// Print the manual page, or that of one verb.
     Man(man::Man),
+    /// Print the Kubernetes objects that fit the policies: registration, guard, RBAC, server.
+    Manifests(Box<manifests::Manifests>),
     /// Show what comes out for pods and everything that holds a pod template.
     Patch(patch::Patch),
     /// Look into the policy set.
@@ -123,6 +126,7 @@ fn run(verb: Verb) -> anyhow::Result<Status> {
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
+        Verb::Manifests(arguments) => manifests::run(&arguments),
         Verb::Patch(arguments) => patch::run(&arguments),
         Verb::Policy(arguments) => policy::run(&arguments),
         Verb::Scan(arguments) => scan::run(&arguments),

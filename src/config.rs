@@ -239,6 +239,10 @@ impl Merged {
             (Some(_), Some(_)) if typed.ca_out.is_some() => {
                 ("caOut", "there is no own authority beside tlsCert; leave out one of them")
             }
+            (None, None) if typed.ca_out.is_some() && typed.standalone != Some(true) => (
+                "caOut",
+                "works with --standalone only; in a cluster the Secret devgrant-authority has it",
+            ),
             (Some(certificate), Some(key)) => {
                 return Ok(CertificateSource::Files {
                     certificate: certificate.clone(),
@@ -443,6 +447,11 @@ mod tests {
                 None,
                 &[("DEVGRANT_TLS_KEY", "k")][..],
                 "variable DEVGRANT_TLS_KEY: the certificate is missing",
+            ),
+            (
+                None,
+                &[("DEVGRANT_CA_OUT", "ca.pem")][..],
+                "variable DEVGRANT_CA_OUT: works with --standalone only",
             ),
             (
                 Some("prefx: a.b\n"),

@@ -10,7 +10,7 @@
 //!
 //! Everything else is the shell around it: [`server`] and [`tls`] carry bytes to it over HTTPS,
 //! [`cli`] runs the same line over files, [`policies`] reads policy files from disk, [`config`] says
-//! what an operator set.
+//! what an operator set, [`registration`] makes the objects that bring it into a cluster.
 //!
 //! ```
 //! use devgrant::decision::{Namespace, PolicySet, PolicySource, Review, Settings, admit};
@@ -35,10 +35,12 @@
 //! Reading order: [`decision`] (its page names the rooms), then [`server`], then [`cli`].
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod decision;
 pub mod metrics;
 pub mod policies;
+pub mod registration;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;

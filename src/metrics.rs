@@ -3,6 +3,8 @@
 //! Label values come from enums of ours or from the names in policies, never from a pod: whoever
 //! writes pods could otherwise make as many time series as they like.
 
+mod cluster;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
@@ -11,6 +13,7 @@ use prometheus::{
 };
 
 use crate::decision::Admission;
+pub use cluster::{BundleApply, ClusterMetrics, NamespaceRead};
 
 /// The buckets of the duration of an admission, in seconds.
 ///
@@ -37,6 +40,7 @@ pub struct Metrics {
     certificate_not_after: IntGauge,
     certificate_reloads: IntCounterVec,
     panics: IntCounter,
+    cluster: ClusterMetrics,
 }
 
 /// A metric is defined twice or wrongly. Ours to mend: no input leads here.
@@ -146,6 +150,7 @@ impl Metrics {
                 &registry,
                 IntCounter::with_opts(opts("panics_total", "Panics that were caught")),
             )?,
+            cluster: ClusterMetrics::new(&registry)?,
             registry,
         })
     }
@@ -218,13 +223,17 @@ impl Metrics {
 
     /// Says until when the certificate in force is valid.
     pub fn certificate(&self, not_after: SystemTime) {
-        let seconds = not_after.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.certificate_not_after.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.certificate_not_after.set(unix_seconds(not_after));
     }
 
     /// Counts a changed certificate.
     pub fn certificate_reload(&self, result: Reload) {
         self.certificate_reloads.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// What is counted of the talk with a cluster.
+    pub fn cluster(&self) -> &ClusterMetrics {
+        &self.cluster
     }
 
     /// Everything in Prometheus' text format. Should one metric not be writable, the page says so
@@ -291,6 +300,11 @@ fn gauges(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaug
     IntGaugeVec::new(opts(name, help), labels)
 }
 
+fn unix_seconds(time: SystemTime) -> i64 {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
 fn add<C: Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<C>,
@@ -307,12 +321,25 @@ mod tests {
     #[test]
     fn has_the_names_that_dashboards_use() {
         let metrics = Metrics::new().unwrap();
+        for name in ["devgrant_authority_not_after_seconds", "devgrant_ca_bundle_in_force"] {
+            assert!(!metrics.text().contains(name), "{name} is not known yet");
+        }
         metrics.failed(Endpoint::Mutate, "unanswerable", "TooLarge", Duration::from_micros(70));
         metrics.policy("sha256:old");
         metrics.policy("sha256:new");
         metrics.policy_reload(Reload::Swapped);
         metrics.certificate_reload(Reload::Kept);
         metrics.certificate(UNIX_EPOCH + Duration::from_hours(500_000));
+        let cluster = metrics.cluster();
+        cluster.watch_synced("namespaces", true);
+        cluster.watch_broke("namespaces");
+        cluster.namespace_read(NamespaceRead::Found);
+        cluster.lease(true);
+        cluster.authority(UNIX_EPOCH + Duration::from_hours(500_000));
+        cluster.authority_reload(Reload::Kept);
+        cluster.bundle(true);
+        cluster.bundle_apply(BundleApply::Conflict);
+        cluster.registration_outdated(true);
         let held = metrics.in_flight();
         let text = metrics.text();
         for line in [
@@ -328,6 +355,15 @@ mod tests {
             "devgrant_certificate_not_after_seconds 1800000000",
             r#"devgrant_certificate_reload_total{result="kept"} 1"#,
             "devgrant_panics_total 0",
+            r#"devgrant_watch_synced{resource="namespaces"} 1"#,
+            r#"devgrant_watch_errors_total{resource="namespaces"} 1"#,
+            r#"devgrant_namespace_reads_total{result="found"} 1"#,
+            "devgrant_lease_held 1",
+            "devgrant_authority_not_after_seconds 1800000000",
+            r#"devgrant_authority_reload_total{result="kept"} 1"#,
+            "devgrant_ca_bundle_in_force 1",
+            r#"devgrant_ca_bundle_apply_total{result="conflict"} 1"#,
+            "devgrant_registration_outdated 1",
             "devgrant_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

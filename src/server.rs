@@ -48,6 +48,7 @@ pub use namespaces::Namespaces;
 pub use policies::LivePolicies;
 pub use routes::router;
 
+use crate::cluster;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::tls::{self, Certificates};
@@ -70,6 +71,8 @@ pub struct Server {
     pub policies: Arc<LivePolicies>,
     /// What is known of namespaces.
     pub namespaces: Namespaces,
+    /// What `/readyz?verbose` tells of the cluster, where there is one.
+    pub cluster: Option<Arc<cluster::Status>>,
     /// What is counted: the same metrics as those of the policies.
     pub metrics: Arc<Metrics>,
 }
@@ -81,6 +84,7 @@ pub struct Bound {
     plain: TcpListener,
     certificates: Arc<Certificates>,
     context: Arc<Context>,
+    cluster: Option<Arc<cluster::Status>>,
 }
 
 /// Why a server does not start, or does not end well.
@@ -113,7 +117,8 @@ pub enum Error {
 impl Server {
     /// Gets the certificate and both ports.
     pub async fn bind(self) -> Result<Bound, Error> {
-        let Self { listen, health, certificate, limits, policies, namespaces, metrics } = self;
+        let Self { listen, health, certificate, limits, policies, namespaces, cluster, metrics } =
+            self;
         let certificates = Arc::new(certificate.load().await?);
         let https = bind(listen, "--listen").await?;
         let plain = bind(health, "--health").await?;
@@ -122,6 +127,7 @@ impl Server {
             plain,
             certificates,
             context: Arc::new(Context::new(policies, namespaces, metrics, limits)),
+            cluster,
         })
     }
 }
@@ -137,8 +143,8 @@ impl Bound {
         self.plain.local_addr()
     }
 
-    /// The certificate of our own authority, which callers must trust. `None` if the certificate
-    /// comes from files.
+    /// The certificate of our own authority in memory, which callers must trust. `None` if the
+    /// certificate comes from anywhere else.
     pub fn authority_pem(&self) -> Option<&str> {
         self.certificates.authority_pem()
     }
@@ -180,12 +186,13 @@ impl Bound {
     /// Starts both ports and the care for the certificate. The HTTPS port is returned apart, since
     /// it is the one whose end is waited for; the plain one tells of us to the last.
     fn start(self, background: &mut JoinSet<()>, stage: watch::Receiver<Stage>) -> JoinSet<()> {
-        let Self { https, plain, certificates, context } = self;
+        let Self { https, plain, certificates, context, cluster } = self;
         let metrics = Arc::clone(&context.metrics);
         let health = Health {
             context: Arc::clone(&context),
             certificates: Arc::clone(&certificates),
             stage: stage.clone(),
+            cluster,
         };
         let plain = Port {
             listener: plain,

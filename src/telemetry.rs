@@ -73,7 +73,8 @@ impl FromStr for Level {
 /// contents do not belong into a log, so only text that stands in our source is shown.
 pub fn start(format: Format, level: &Level) -> Result<(), Error> {
     // A level that was read has no directive that could be bad.
-    let filter = EnvFilter::new(&level.0);
+    // kube's own line for each call that fails has not the cause; ours has.
+    let filter = EnvFilter::new(format!("kube_client::client::builder=off,{}", level.0));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -4,29 +4,32 @@
 //! waits. [`Source::load`] gets the first certificate or says why there is none; after that the last
 //! good one stays in force, and [`Certificates::keep_fresh`] replaces it when there is a better one.
 //!
-//! - [`authority`]: a certificate authority of our own, in memory (`--standalone`)
+//! - [`authority`]: a certificate authority of our own, in memory (`--standalone`) or shared by replicas
+//! - [`pair`]: its certificate and key
 //! - [`files`]: a certificate and its key in files, as cert-manager writes them
 
 pub mod authority;
 pub mod files;
+pub mod pair;
 
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 
 use crate::metrics::{Metrics, Reload};
 use authority::Authority;
 use files::{Bytes, Files};
 
 /// Where the certificate comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Source {
     /// A new authority in memory signs it; see [`authority::names`] for what clients call us.
     Authority {
@@ -41,6 +44,12 @@ pub enum Source {
         key: PathBuf,
         /// How often the files are read again.
         reread: Duration,
+    },
+    /// An authority that replicas share signs it. Until there is one there is no certificate, and
+    /// handshakes fail.
+    Shared {
+        /// The authority to sign with, as it changes.
+        authority: watch::Receiver<Option<Arc<Authority>>>,
     },
 }
 
@@ -119,17 +128,18 @@ impl Source {
             Self::Authority { names } => {
                 let authority = Authority::new(names, SystemTime::now())?;
                 let first = authority.sign(SystemTime::now())?;
-                (first, Renewal::Authority(Box::new(authority)))
+                (Some(first), Renewal::Authority(Box::new(authority)))
             }
             Self::Files { certificate, key, reread } => {
                 let files = Files { certificate, key };
                 let bytes = files.read().await?;
                 let first = files.parse(&bytes)?;
                 let renewal = Renewal::Files { files, bytes, reread };
-                (first, renewal)
+                (Some(first), renewal)
             }
+            Self::Shared { authority } => (None, Renewal::Shared(authority)),
         };
-        let live = Arc::new(Live(ArcSwap::from_pointee(first)));
+        let live = Arc::new(Live(ArcSwapOption::from_pointee(first)));
         let config = config(Arc::<Live>::clone(&live)).map_err(Error::Rustls)?;
         Ok(Certificates { live, config: Arc::new(config), renewal })
     }
@@ -141,17 +151,27 @@ impl Certificates {
         Arc::clone(&self.config)
     }
 
-    /// The certificate in force.
-    pub fn current(&self) -> Arc<Certificate> {
+    /// The certificate in force. `None` as long as a shared authority has not been read.
+    pub fn current(&self) -> Option<Arc<Certificate>> {
         self.live.0.load_full()
     }
 
-    /// The certificate of our own authority, for the `caBundle` of a registration. `None` for files,
-    /// whose authority is somebody else's.
+    /// What is wrong with the certificate at a moment, if anything is.
+    pub fn problem(&self, now: SystemTime) -> Option<&'static str> {
+        match self.current() {
+            Some(certificate) => certificate.validity.problem(now),
+            None => {
+                Some("there is none yet: the authority in the cluster could not be read so far")
+            }
+        }
+    }
+
+    /// The certificate of our own authority in memory. `None` for files, whose authority is somebody
+    /// else's, and for a shared one, which changes.
     pub fn authority_pem(&self) -> Option<&str> {
         match &self.renewal {
             Renewal::Authority(authority) => Some(authority.pem()),
-            Renewal::Files { .. } => None,
+            Renewal::Files { .. } | Renewal::Shared(_) => None,
         }
     }
 
@@ -162,20 +182,38 @@ impl Certificates {
     /// (kubernetes/kubernetes#111947). Our own leaf is judged by the wall clock, and often, since
     /// the clock of a machine that slept or was moved jumps.
     pub async fn keep_fresh(&self, metrics: &Metrics) {
-        metrics.certificate(self.current().validity.not_after);
+        if let Some(first) = self.current() {
+            metrics.certificate(first.validity.not_after);
+        }
         let mut ticks = tokio::time::interval(match &self.renewal {
-            Renewal::Authority(_) => authority::CHECK,
+            Renewal::Authority(_) | Renewal::Shared(_) => authority::CHECK,
             Renewal::Files { reread, .. } => *reread,
         });
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         match &self.renewal {
             Renewal::Authority(authority) => loop {
                 ticks.tick().await;
-                let now = SystemTime::now();
-                if authority::is_due(self.current().validity, now) {
-                    self.take(authority.sign(now), metrics);
-                }
+                self.renew(authority, metrics);
             },
+            Renewal::Shared(authority) => {
+                let mut authority = authority.clone();
+                let mut signer: Option<Arc<Authority>> = None;
+                loop {
+                    if let Some(latest) = authority.borrow_and_update().clone() {
+                        if signer.as_ref().is_some_and(|signer| signer.pem() == latest.pem()) {
+                            self.renew(&latest, metrics);
+                        } else {
+                            self.take(latest.sign(SystemTime::now()), metrics);
+                            signer = Some(latest);
+                        }
+                    }
+                    // To be cancelled loses neither: a change is seen by the next look.
+                    tokio::select! {
+                        () = changed(&mut authority) => {}
+                        _ = ticks.tick() => {}
+                    }
+                }
+            }
             Renewal::Files { files, bytes, .. } => {
                 let mut seen = Ok(bytes.clone());
                 loop {
@@ -195,11 +233,20 @@ impl Certificates {
         }
     }
 
+    /// A new leaf, where it is time for one.
+    fn renew(&self, authority: &Authority, metrics: &Metrics) {
+        let now = SystemTime::now();
+        let due = |leaf: Arc<Certificate>| authority.is_due(leaf.validity, now);
+        if self.current().is_none_or(due) {
+            self.take(authority.sign(now), metrics);
+        }
+    }
+
     fn take(&self, new: Result<Certificate, Error>, metrics: &Metrics) {
         match new {
             Ok(new) => {
                 let not_after = new.validity.not_after;
-                self.live.0.store(Arc::new(new));
+                self.live.0.store(Some(Arc::new(new)));
                 metrics.certificate(not_after);
                 metrics.certificate_reload(Reload::Swapped);
                 tracing::info!(not_after = unix_seconds(not_after), "certificate replaced");
@@ -210,7 +257,7 @@ impl Certificates {
 
     fn keep(&self, error: &str, metrics: &Metrics) {
         metrics.certificate_reload(Reload::Kept);
-        let not_after = unix_seconds(self.current().validity.not_after);
+        let not_after = self.current().map(|kept| unix_seconds(kept.validity.not_after));
         tracing::error!(error, not_after, "certificate kept");
     }
 }
@@ -249,14 +296,22 @@ impl Validity {
 enum Renewal {
     Authority(Box<Authority>),
     Files { files: Files, bytes: Bytes, reread: Duration },
+    Shared(watch::Receiver<Option<Arc<Authority>>>),
+}
+
+/// Waits for another authority. Once nobody sends any more, for ever.
+async fn changed(authority: &mut watch::Receiver<Option<Arc<Authority>>>) {
+    if authority.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 #[derive(Debug)]
-struct Live(ArcSwap<Certificate>);
+struct Live(ArcSwapOption<Certificate>);
 
 impl ResolvesServerCert for Live {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.load().served))
+        self.0.load().as_ref().map(|certificate| Arc::clone(&certificate.served))
     }
 }
 

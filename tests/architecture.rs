@@ -92,6 +92,12 @@ fn walls() -> Vec<Wall> {
             why: "the same bytes in, the same bytes out: ordered maps only",
         },
         Wall {
+            of: &["src/registration.rs", "src/registration"],
+            forbidden: SHELL,
+            but: &[],
+            why: "what is registered is a function of policies and settings, as what is decided is",
+        },
+        Wall {
             of: &["src/decision/policy.rs", "src/decision/policy"],
             forbidden: &[
                 "crate::decision::annotation",

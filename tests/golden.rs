@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,48 +21,15 @@ use devgrant::decision::{
 };
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
-use serde::Deserialize;
 use serde_json::{Value, json};
+
+#[path = "support/golden_case.rs"]
+mod golden_case;
+
+use golden_case::{Case, read_case, review, sorted};
 
 /// The least number of cases: a folder that got lost is noticed.
 const AT_LEAST: usize = 749;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
-    /// What the case shows. Required, so that each case has a reason to be.
-    description: String,
-    /// A captured review to start from; without it, the pod is `pod.yaml`.
-    fixture: Option<String>,
-    /// Annotations to add to the pod.
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    /// A JSON merge patch for the pod.
-    pod: Option<Value>,
-    /// A JSON merge patch for the request.
-    request: Option<Value>,
-    /// A folder of `tests/golden/policies`; without it, the shipped policies.
-    policies: Option<String>,
-    /// The namespace; without it, an opted-in one of the request's name. `null`: not known.
-    #[serde(default = "opted_in")]
-    namespace: Option<Labels>,
-    prefix: Option<String>,
-    on_invalid: Option<devgrant::decision::OnInvalid>,
-    kubernetes_version: Option<String>,
-    own_namespace: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Labels {
-    labels: BTreeMap<String, String>,
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
-fn opted_in() -> Option<Labels> {
-    let labels = BTreeMap::from([("devices.example/grant".to_owned(), "enabled".to_owned())]);
-    Some(Labels { labels })
-}
 
 #[test]
 fn every_case_gives_what_its_folder_says() {
@@ -116,12 +83,6 @@ fn captured_reviews_and_policy_sets_are_covered() {
     assert_eq!(used, names("fixtures/admission-reviews", ".json"));
     let used: BTreeSet<String> = cases.iter().filter_map(|case| case.policies.clone()).collect();
     assert_eq!(used, names("golden/policies", ""));
-}
-
-fn read_case(folder: &Path) -> Case {
-    let text = fs::read_to_string(folder.join("case.yaml"))
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
 }
 
 /// Policy sets by what they were compiled from: few sets, many cases.
@@ -337,44 +298,6 @@ fn policies(case: &Case) -> PolicySet {
     PolicySet::compile(&sources, settings).unwrap()
 }
 
-fn review(case: &Case, folder: &Path) -> Value {
-    let mut review = if let Some(fixture) = &case.fixture {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures/admission-reviews")
-            .join(fixture);
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    } else {
-        let pod: Value =
-            serde_saphyr::from_str(&fs::read_to_string(folder.join("pod.yaml")).unwrap()).unwrap();
-        json!({
-            "kind": "AdmissionReview",
-            "apiVersion": "admission.k8s.io/v1",
-            "request": {
-                "uid": "00000000-0000-0000-0000-000000000000",
-                "kind": { "group": "", "version": "v1", "kind": "Pod" },
-                "resource": { "group": "", "version": "v1", "resource": "pods" },
-                "name": pod["metadata"]["name"],
-                "namespace": "team",
-                "operation": "CREATE",
-                "userInfo": { "username": "kubernetes-admin" },
-                "object": pod,
-                "oldObject": null,
-                "dryRun": false,
-            },
-        })
-    };
-    if let Some(patch) = &case.request {
-        json_patch::merge(&mut review["request"], patch);
-    }
-    if let Some(patch) = &case.pod {
-        json_patch::merge(&mut review["request"]["object"], patch);
-    }
-    for (key, value) in &case.annotations {
-        review["request"]["object"]["metadata"]["annotations"][key] = json!(value);
-    }
-    review
-}
-
 /// The answer, without what the other files show. What every answer has is what kube answers.
 fn verdict(review: &Value, answer: &Value) -> Value {
     let mut review = review.clone();
@@ -420,13 +343,4 @@ fn patched(before: &Value, admission: &Admission, folder: &Path) -> Value {
 
 fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap()
-}
-
-fn sorted(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    paths
 }

@@ -195,7 +195,7 @@ async fn the_plain_port_tells_of_health_and_numbers() {
     assert_eq!(running.get("/readyz").await.body, "ok\n");
     assert_eq!(
         running.get("/readyz?verbose").await.body,
-        "[+]policies ok\n[+]certificate ok\n[+]shutdown ok\nreadyz check passed\n"
+        "[+]policies ok\n[+]namespaces ok\n[+]certificate ok\n[+]shutdown ok\nreadyz check passed\n"
     );
     let metrics = running.get("/metrics").await;
     assert!(metrics.head.contains("text/plain; version=0.0.4"), "{metrics:?}");
@@ -429,4 +429,34 @@ async fn without_a_certificate_no_port_is_bound() {
     };
     let error = server(source, limits()).bind().await.unwrap_err().to_string();
     assert!(error.contains("tls.crt; there is no such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_shared_authority_is_followed_as_it_comes_and_changes() {
+    let new = || {
+        let names = devgrant::tls::authority::names("devgrant-system");
+        Arc::new(devgrant::tls::authority::Authority::new(names, SystemTime::now()).unwrap())
+    };
+    let (first, second) = (new(), new());
+    let trusted = format!("{}{}", first.pem(), second.pem());
+    let (sender, authority) = tokio::sync::watch::channel(None);
+    let running =
+        Running::start(server(Source::Shared { authority }, limits()), Some(&trusted)).await;
+    let ready = running.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("[-]certificate failed: there is none yet"), "{ready:?}");
+    assert!(running.try_connect(&[b"http/1.1"]).await.is_err(), "there is nothing to show");
+
+    sender.send_replace(Some(first));
+    running.counts(r#"devgrant_certificate_reload_total{result="swapped"} 1"#).await;
+    assert_eq!(running.get("/readyz").await.status, 200);
+    let mut held = running.connect().await;
+    let shown_first = shown(&running).await;
+
+    sender.send_replace(Some(second));
+    running.counts(r#"devgrant_certificate_reload_total{result="swapped"} 2"#).await;
+    assert_ne!(shown(&running).await, shown_first);
+    drop(sender);
+    assert_eq!(held.ask().await.status, 200, "a connection outlives its certificate");
+    assert_eq!(running.get("/readyz").await.status, 200, "and the last one stays");
 }

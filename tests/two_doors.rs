@@ -217,8 +217,70 @@ fn what_stands_in_the_way_is_said_before_anything_serves() {
         }
         assert!(!stderr.contains("panic"), "{stderr}");
     }
-    let without_cluster = Command::new(DEVGRANT).arg("serve").output().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    let mut without_cluster = Command::new(DEVGRANT);
+    without_cluster.arg("serve").env("KUBECONFIG", &nowhere);
+    let without_cluster = without_cluster.env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
     assert_eq!(without_cluster.status.code(), Some(2));
-    assert!(String::from_utf8(without_cluster.stderr).unwrap().contains("--standalone"));
+    let stderr = String::from_utf8(without_cluster.stderr).unwrap();
+    for sentence in ["no cluster is known", nowhere.to_str().unwrap(), "--standalone"] {
+        assert!(stderr.contains(sentence), "{stderr}");
+    }
     assert!(serving.stop().success());
+}
+
+#[test]
+fn without_an_answer_of_the_api_server_it_lives_and_says_why_it_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    // Nothing listens at the first of all ports.
+    let cluster = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "c", "cluster": { "server": "https://127.0.0.1:1" } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+        "users": [{ "name": "u", "user": { "token": "t" } }],
+        "current-context": "c",
+    });
+    fs::write(&kubeconfig, cluster.to_string()).unwrap();
+    let mut child = Command::new(DEVGRANT)
+        .args(["serve", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+        .args(["--shutdown-delay", "0s"])
+        .env("KUBECONFIG", &kubeconfig)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = Vec::new();
+    let (mut health, mut told) = (None, false);
+    while health.is_none() || !told {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended: {seen:?}");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        health = health.or_else(|| Some(line["health"].as_str()?.to_owned()));
+        told = told || line["topic"] == "authority";
+        seen.push(line);
+    }
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(health.as_ref().unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(get("/livez").starts_with("HTTP/1.1 200"));
+    let ready = get("/readyz");
+    let kill = ["-TERM".to_owned(), child.id().to_string()];
+    assert!(Command::new("kill").args(kill).status().unwrap().success());
+    lines.read_to_string(&mut String::new()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    for sentence in [
+        "[-]namespaces failed: the API server has not listed them yet",
+        "[-]certificate failed: there is none yet",
+        "[+]authority ok (the Secret devgrant-system/devgrant-authority cannot be read: ",
+        "Connection refused",
+    ] {
+        assert!(ready.contains(sentence), "{ready}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `lint`: what is wrong in manifests, or will start and not work, each at its line.
 
 mod fields;
+mod fix;
 mod form;
 mod inspect;
 mod source;
@@ -21,6 +22,7 @@ use crate::config::Assumed;
 use crate::decision::finding::{Code, Severity};
 use crate::decision::workload;
 use crate::decision::{PolicySet, Reason};
+use fix::Fix;
 use source::{Source, Spot};
 
 /// The flags of `lint`.
@@ -35,6 +37,14 @@ pub struct Lint {
     /// The least severity that makes the exit status 1. All is written, whatever this says.
     #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
     pub severity: Threshold,
+    /// Write the pods of the old shape (`privileged` and a hostPath of a device) anew, in place: an
+    /// annotation asks for the device, and the old shape goes. What is unsure stays, with a line that
+    /// says why.
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: show the difference and write nothing.
+    #[arg(long, requires = "fix", conflicts_with = "output")]
+    pub dry_run: bool,
     /// The policies, and what is assumed about the pods.
     #[command(flatten)]
     pub deciding: DecidingArguments,
@@ -111,6 +121,8 @@ enum Rule {
     Finding(Code),
     /// What is wrong with an ask.
     Ask(Reason),
+    /// An ask where nobody looks for it.
+    MisplacedAsk,
     /// What is said at admission and has no code.
     Note,
     /// A field that the API server does not know.
@@ -124,6 +136,7 @@ impl Rule {
         match self {
             Self::Finding(code) => code.as_str(),
             Self::Ask(reason) => reason.as_str().to_owned(),
+            Self::MisplacedAsk => "MisplacedAsk".to_owned(),
             Self::Note => "Note".to_owned(),
             Self::UnknownField => "UnknownField".to_owned(),
             Self::UnreadablePod => "UnreadablePod".to_owned(),
@@ -145,8 +158,13 @@ pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
     let config = arguments.deciding.load()?;
     let policies = compile(&config)?;
     let mut report = Report::default();
+    let fix = arguments.fix.then_some(Fix {
+        policies: &policies,
+        assumed: &config.assumed,
+        dry_run: arguments.dry_run,
+    });
     for path in &arguments.paths {
-        report.read(path)?;
+        report.read(path, fix)?;
     }
     report.inspect(&policies, &config.assumed)?;
 
@@ -159,7 +177,10 @@ pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
     }
     writeln!(output::stderr(), "{}", report.summary())?;
     if report.broken {
-        anyhow::bail!("not every file could be read");
+        anyhow::bail!(
+            "not every file could be read{}",
+            if arguments.fix { " and written" } else { "" }
+        );
     }
     let counts = |remark: &Remark| remark.said.severity <= arguments.severity.severity();
     Ok(if report.remarks.iter().any(counts) { Status::No } else { Status::Fine })
@@ -167,18 +188,25 @@ pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
 
 impl Report {
     /// Reads the files of a path. One that cannot be read does not hide what is in the others.
-    fn read(&mut self, path: &Path) -> anyhow::Result<()> {
+    fn read(&mut self, path: &Path, fix: Option<Fix<'_>>) -> anyhow::Result<()> {
         let is_folder = !input::is_stdin(path) && path.is_dir();
         let files = if is_folder { input::manifests_of(path)? } else { vec![path.to_path_buf()] };
         for file in files {
             match Source::read(&file, !is_folder) {
-                Ok(source) => self.sources.push(source),
+                Ok(source) => {
+                    let fixed = fix.map(|fix| fix.apply(&file, !is_folder, &source)).transpose();
+                    let fixed = fixed.map(Option::flatten).or_else(|error| {
+                        self.broken = true;
+                        broken(&error).map(|()| None)
+                    })?;
+                    self.sources.push(fixed.unwrap_or(source));
+                }
                 Err(error @ InputError::Syntax { .. }) if is_template(&error) => {
                     output::note(&format!("{error}; passed by"))?;
                 }
                 Err(error) => {
                     self.broken = true;
-                    broken(&error)?;
+                    broken(&error.into())?;
                 }
             }
         }
@@ -197,6 +225,9 @@ impl Report {
                         continue;
                     }
                 };
+                for object in &objects {
+                    self.remarks.extend(misplaced(index, source, number, object, policies));
+                }
                 let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
                 let pods = objects.into_iter().flat_map(|object| {
                     object.pods.into_iter().map(move |pod| (object.at.clone(), pod))
@@ -243,14 +274,43 @@ impl Report {
     }
 }
 
+/// The asks of an object that reach none of its pods.
+fn misplaced(
+    index: usize,
+    source: &Source,
+    number: usize,
+    object: &workload::Object,
+    policies: &PolicySet,
+) -> Vec<Remark> {
+    let asks = workload::misplaced::asks(object, policies.settings()).into_iter();
+    let remarks = asks.map(|ask| {
+        let pointer = format!("{}{}", object.at, ask.at);
+        Remark {
+            source: index,
+            document: source.documents.get(number).map_or(0, |document| document.number),
+            pod: workload::Owner::of(&object.value).to_string(),
+            spot: source.spot(number, &pointer, true),
+            said: Said {
+                rule: Rule::MisplacedAsk,
+                severity: Severity::Warning,
+                message: ask.sentence,
+                remedy: None,
+                refuses: false,
+                path: String::new(),
+                key: true,
+            },
+            pointer,
+        }
+    });
+    remarks.collect()
+}
+
 /// Whether a file is no YAML since it is the template of some.
 fn is_template(error: &InputError) -> bool {
     error.to_string().contains("render it first")
 }
 
-fn broken(error: &InputError) -> io::Result<()> {
+fn broken(error: &anyhow::Error) -> io::Result<()> {
     let style = output::ERROR;
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    let cause = cause.unwrap_or_default();
-    writeln!(output::stderr(), "devgrant: {style}error:{style:#} {error}{cause}")
+    writeln!(output::stderr(), "devgrant: {style}error:{style:#} {error:#}")
 }

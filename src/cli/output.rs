@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
+use similar::TextDiff;
 
 /// When to write in colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -72,6 +73,28 @@ pub fn yaml(value: &impl Serialize) -> anyhow::Result<String> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// Writes the difference of two texts, unified.
+pub fn diff(out: &mut impl Write, before: &str, after: &str, header: &str) -> io::Result<()> {
+    let diff = TextDiff::from_lines(before, after);
+    let diff = diff.unified_diff().header(header, header).to_string();
+    for line in diff.lines() {
+        let style = match line.get(..1) {
+            _ if line.starts_with("--- ") || line.starts_with("+++ ") => TITLE,
+            Some("-") => REMOVED,
+            Some("+") => ADDED,
+            Some("@") => PLACE,
+            _ => Style::new(),
+        };
+        writeln!(out, "{style}{line}{style:#}")?;
+    }
+    Ok(())
+}
+
+/// Writes what was done, beside the results.
+pub fn say(text: &str) -> io::Result<()> {
+    writeln!(stderr(), "{text}")
 }
 
 /// Writes a note to the person, beside the results.

@@ -9,12 +9,11 @@ use json_patch::PatchOperation;
 use json_patch::jsonptr::PointerBuf;
 use serde::Serialize;
 use serde_json::{Value, json};
-use similar::TextDiff;
 
 use super::Status;
 use super::arguments::{DecidingArguments, compile};
 use super::input::Document;
-use super::output::{self, ADDED, ERROR, PLACE, REMOVED, TITLE, WARNING};
+use super::output::{self, ERROR, WARNING};
 use super::placement::place;
 use super::question::{Manifests, Question};
 use crate::decision::workload::Owner;
@@ -198,18 +197,7 @@ fn write_diff(outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
         let before = output::yaml(&outcome.document.value)?;
         let after = output::yaml(&outcome.changed)?;
         let header = outcome.header();
-        let diff = TextDiff::from_lines(&before, &after);
-        let diff = diff.unified_diff().header(&header, &header).to_string();
-        for line in diff.lines() {
-            let style = match line.get(..1) {
-                _ if line.starts_with("--- ") || line.starts_with("+++ ") => TITLE,
-                Some("-") => REMOVED,
-                Some("+") => ADDED,
-                Some("@") => PLACE,
-                _ => anstyle::Style::new(),
-            };
-            writeln!(stdout, "{style}{line}{style:#}")?;
-        }
+        output::diff(&mut stdout, &before, &after, &header)?;
     }
     Ok(())
 }

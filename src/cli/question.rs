@@ -73,8 +73,8 @@ impl Manifests {
             let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
             for object in objects {
                 let owner = workload::Owner::of(&object.value);
-                for sentence in misplaced::sentences(&object, settings) {
-                    output::warning(&format!("{owner}: {sentence}"))?;
+                for ask in misplaced::asks(&object, settings) {
+                    output::warning(&format!("{owner}: {}", ask.sentence))?;
                 }
                 for pod in object.pods {
                     let at = object.at.clone();

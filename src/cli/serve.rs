@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
 use super::arguments::{ReviewArguments, compile, load};
 use super::output::TITLE;
 use super::{Status, output};
+use crate::cluster::{self, Cluster, Expression, OwnPod};
 use crate::config::{CertificateSource, Config, LogFormat, Typed};
 use crate::decision::{PolicySet, Settings};
 use crate::metrics::Metrics;
 use crate::policies::watch::Watch;
-use crate::server::{Bound, LivePolicies, Namespaces, Server};
+use crate::registration;
+use crate::server::{self, Bound, LivePolicies, Namespaces, Server};
 use crate::shutdown::Shutdown;
 use crate::{telemetry, tls};
 
@@ -32,7 +34,7 @@ pub struct Serve {
     /// Plain address of health and metrics; default 0.0.0.0:8080, with --standalone 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub health: Option<String>,
-    /// Write the certificate of the own authority into this file.
+    /// Write the certificate of the own authority into this file; with --standalone.
     #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
     pub ca_out: Option<PathBuf>,
     /// Further DNS names and IP addresses of the own certificate.
@@ -135,12 +137,6 @@ pub(super) fn run(arguments: &Serve) -> anyhow::Result<Status> {
 }
 
 fn serve(config: &Config) -> anyhow::Result<Status> {
-    if !config.server.standalone {
-        bail!(
-            "this version serves without a cluster only: it watches no namespaces and registers nothing; \
-             run `devgrant serve --standalone`"
-        );
-    }
     let policies = compile(config)?;
     let format = match config.log.format {
         LogFormat::Json => telemetry::Format::Json,
@@ -148,8 +144,88 @@ fn serve(config: &Config) -> anyhow::Result<Status> {
     };
     telemetry::start(format, &config.log.level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve_standalone(config, policies))?;
+    if config.server.standalone {
+        runtime.block_on(serve_standalone(config, policies))?;
+    } else {
+        runtime.block_on(serve_cluster(config, policies))?;
+    }
     Ok(Status::Fine)
+}
+
+/// Nothing here waits for the API server: one that cannot be reached is tried again for as long as it
+/// takes, and until then the server lives and is not ready.
+async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new()?);
+    let shutdown = Shutdown::on_signals()?;
+    let mut cluster = Cluster::new(cluster::connect().await?, Arc::clone(&metrics));
+    let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+    let watch = Watch::new(config.policies.clone(), config.settings.clone(), Arc::clone(&policies));
+    let of_registration = Arc::clone(&policies);
+    cluster.compare_registration(Expression::new(move || {
+        registration::match_expression(&of_registration.current())
+    }));
+    if let Some(pod) = own_pod(config) {
+        cluster.tell_of_policies(pod, Arc::clone(&policies));
+    }
+    let own_namespace = &config.settings.own_namespace;
+    let certificate = match &config.server.certificate {
+        CertificateSource::Files { certificate, key } => files(certificate, key),
+        CertificateSource::Own { names, .. } => {
+            let names = all_names(config, names);
+            tls::authority::check(&names)?;
+            let authority = cluster.keep_authority(own_namespace, &replica(), names);
+            tls::Source::Shared { authority }
+        }
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        own_namespace,
+        policies = policies.current().policies().len(),
+        digest = policies.current().digest(),
+        "starting"
+    );
+    let bound = Server {
+        listen: config.server.listen,
+        health: config.server.health,
+        certificate,
+        limits: config.server.limits.clone(),
+        policies,
+        namespaces: Namespaces::Watched(cluster.namespaces()),
+        cluster: Some(cluster.status()),
+        metrics,
+    }
+    .bind()
+    .await?;
+    tracing::info!(
+        reviews = %bound.listen_address()?,
+        health = %bound.health_address()?,
+        "listening"
+    );
+    let mut cluster = cluster.start();
+    // Ends with the runtime, which ends with the server.
+    tokio::spawn(watch.run());
+    let ended = tokio::select! {
+        ended = bound.run(shutdown) => ended,
+        () = cluster.ended() => Err(server::Error::Stopped),
+    };
+    // A second signal waits for nothing.
+    if !matches!(ended, Err(server::Error::Aborted)) {
+        cluster.stop().await;
+    }
+    Ok(ended?)
+}
+
+/// Our own pod, if the downward API names it.
+fn own_pod(config: &Config) -> Option<OwnPod> {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let namespace = config.settings.own_namespace.clone();
+    Some(OwnPod { namespace, name: named("POD_NAME")?, uid: named("POD_UID") })
+}
+
+/// What this replica is called: the name of its pod, which is also what the kernel calls it.
+fn replica() -> String {
+    let named = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "devgrant".to_owned())
 }
 
 async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Result<()> {
@@ -165,6 +241,7 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
         limits: config.server.limits.clone(),
         policies,
         namespaces: Namespaces::Fixed { labels: config.assumed.namespace_labels.clone() },
+        cluster: None,
         metrics,
     }
     .bind()
@@ -183,17 +260,22 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
 
 fn source(config: &Config) -> tls::Source {
     match &config.server.certificate {
-        CertificateSource::Files { certificate, key } => tls::Source::Files {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            reread: REREAD,
-        },
+        CertificateSource::Files { certificate, key } => files(certificate, key),
         CertificateSource::Own { names, .. } => {
-            let mut all = tls::authority::names(&config.settings.own_namespace);
-            all.extend(names.iter().cloned());
-            tls::Source::Authority { names: all }
+            tls::Source::Authority { names: all_names(config, names) }
         }
     }
+}
+
+fn files(certificate: &Path, key: &Path) -> tls::Source {
+    tls::Source::Files { certificate: certificate.to_owned(), key: key.to_owned(), reread: REREAD }
+}
+
+/// What callers call us, and the `further` names.
+fn all_names(config: &Config, further: &[String]) -> Vec<String> {
+    let mut names = tls::authority::names(&config.settings.own_namespace);
+    names.extend(further.iter().cloned());
+    names
 }
 
 /// What a person wants to know when the server is up.

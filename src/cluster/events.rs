@@ -24,7 +24,7 @@ pub struct OwnPod {
 /// the policies.
 ///
 /// What cannot be written is logged and forgotten: `/readyz?verbose` and the metrics say it too.
-pub async fn tell(client: Client, pod: OwnPod, policies: Arc<LivePolicies>) {
+pub(super) async fn tell(client: Client, pod: OwnPod, policies: Arc<LivePolicies>) {
     let mut refusals = policies.refusals();
     drop(policies);
     let reporter = Reporter { controller: "devgrant".to_owned(), instance: Some(pod.name.clone()) };

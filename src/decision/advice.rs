@@ -60,7 +60,7 @@ fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
     };
     let said = |object: &Object| {
         let pods = object.pods.iter().map(|found| (found.template.clone(), found.pod.clone()));
-        (pods.collect::<Vec<_>>(), misplaced::sentences(object, settings))
+        (pods.collect::<Vec<_>>(), misplaced::asks(object, settings))
     };
     (said(&object) != said(&old)).then_some(object)
 }
@@ -116,8 +116,8 @@ impl Advice {
             }
             self.warnings.append(&mut said);
         }
-        for sentence in misplaced::sentences(object, policies.settings()) {
-            self.warnings.extend(Warning::lines(sentence));
+        for ask in misplaced::asks(object, policies.settings()) {
+            self.warnings.extend(Warning::lines(ask.sentence));
         }
         Ok(())
     }

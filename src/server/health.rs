@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::Stage;
 use super::context::Context;
+use crate::cluster;
 use crate::metrics::Metrics;
 use crate::tls::Certificates;
 
@@ -22,6 +23,8 @@ pub(super) struct Health {
     pub(super) context: Arc<Context>,
     pub(super) certificates: Arc<Certificates>,
     pub(super) stage: watch::Receiver<Stage>,
+    /// What is told of the cluster, where there is one.
+    pub(super) cluster: Option<Arc<cluster::Status>>,
 }
 
 /// The paths of the plain port.
@@ -67,26 +70,30 @@ struct Check {
 }
 
 impl Health {
-    fn checks(&self, now: SystemTime) -> [Check; 3] {
+    fn checks(&self, now: SystemTime) -> Vec<Check> {
         let refused = self.context.policies.refused();
         let leaving = *self.stage.borrow() != Stage::Serving;
-        [
+        let mut checks = vec![
             Check {
                 name: "policies",
                 failed: None,
                 note: refused.map(|problem| format!("the last reload was refused: {problem}")),
             },
-            Check {
-                name: "certificate",
-                failed: self.certificates.current().validity().problem(now),
-                note: None,
-            },
+            Check { name: "namespaces", failed: self.context.namespaces.problem(), note: None },
+            Check { name: "certificate", failed: self.certificates.problem(now), note: None },
             Check {
                 name: "shutdown",
                 failed: leaving.then_some("the server was asked to stop"),
                 note: None,
             },
-        ]
+        ];
+        let notes = self.cluster.iter().flat_map(|cluster| cluster.notes());
+        checks.extend(notes.map(|(topic, note)| Check {
+            name: topic.as_str(),
+            failed: None,
+            note: note.map(|note| note.to_string()),
+        }));
+        checks
     }
 }
 

@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::body::{self, Allowance, ORDINARY};
+use super::body::{self, Allowance, ORDINARY, Whole};
 use super::context::Context;
 use super::deadline;
 use super::failure::{Facts, Failure, Scarce};
 use crate::decision::{self, Admission, Namespace, PolicySet, Review, Undecided};
-use crate::metrics::Endpoint;
+use crate::metrics::{Count, Endpoint};
 use crate::telemetry::shown;
 
 /// `POST /mutate`: pods on their way in.
@@ -50,7 +50,7 @@ async fn answer(
         start: Instant::now(),
         timeout: deadline::of(request.uri().query()),
     };
-    let outcome = admit(&context, request, &allowance, decide).await;
+    let outcome = admit(&context, request, &allowance, endpoint, decide).await;
     let took = allowance.start.elapsed();
     match outcome {
         Ok(admission) => {
@@ -82,6 +82,7 @@ async fn admit(
     context: &Arc<Context>,
     request: Request,
     allowance: &Allowance,
+    endpoint: Endpoint,
     decide: impl Decide,
 ) -> Result<Admission, Failure> {
     let counted = context.metrics.in_flight();
@@ -91,17 +92,36 @@ async fn admit(
         return Err(Failure::WrongType);
     }
     let whole = body::read(&head.headers, body, allowance, &context.memory).await?;
+    let whole = Arc::new((whole, counted));
+    let first = attempt(context, &whole, allowance, decide).await;
+    let Err(Failure::Undecided { error: Undecided::UnknownNamespace(name), .. }) = &first else {
+        return first;
+    };
+    // A pod that is faster than the watch. No permit is held while the API server is asked.
+    if allowance.answered(context.namespaces.look(name)).await? {
+        return attempt(context, &whole, allowance, by(endpoint)).await;
+    }
+    first
+}
+
+/// Decides a whole body, once.
+async fn attempt(
+    context: &Arc<Context>,
+    whole: &Arc<(Whole, Count)>,
+    allowance: &Allowance,
+    decide: impl Decide,
+) -> Result<Admission, Failure> {
     // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
     let Ok(permit) = Arc::clone(&context.in_flight).try_acquire_owned() else {
         return Err(Failure::Busy(Scarce::Permits));
     };
-    let large = whole.bytes.len() > ORDINARY;
-    let context = Arc::clone(context);
+    let large = whole.0.bytes.len() > ORDINARY;
+    let (context, whole) = (Arc::clone(context), Arc::clone(whole));
     let work = move || {
         // Until the work is done, even when nobody waits for it any more.
-        let _held = (permit, counted);
+        let _permit = permit;
         let whole = whole;
-        caught(&context, || decide(&context, &whole.bytes))
+        caught(&context, || decide(&context, &whole.0.bytes))
     };
     if !large {
         // An ordinary review has 2 to 15 KB and is decided in tens of microseconds; to hand it to
@@ -147,7 +167,7 @@ fn by(endpoint: Endpoint) -> impl Decide {
         let review = Review::decode(bytes)?;
         let namespace = context.namespaces.find(&review.namespace());
         let policies = context.policies.current();
-        line(&review, &policies, namespace.as_ref())
+        line(&review, &policies, namespace.as_deref())
             .map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
     }
 }
@@ -303,5 +323,56 @@ mod tests {
         drop(deciding);
         let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
         assert_eq!(answer.status(), StatusCode::OK);
+    }
+
+    /// A cluster whose watch has told of nothing, and whose API server answers with `answer`.
+    fn in_cluster<A>(answer: impl Fn() -> A + Clone + Send + 'static) -> Arc<Context>
+    where
+        A: Future<Output = std::io::Result<Response>> + Send + 'static,
+    {
+        let service = tower::service_fn(move |_| answer());
+        let client = kube::Client::new(service, "default");
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let policies =
+            PolicySet::compile(&crate::policies::shipped(), Settings::default()).unwrap();
+        let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
+        let namespaces = crate::cluster::Namespaces::new(client, Arc::clone(&metrics));
+        let namespaces = Namespaces::Watched(Arc::new(namespaces));
+        Arc::new(Context::new(policies, namespaces, metrics, Limits::default()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_faster_than_the_watch_is_worth_one_live_read() {
+        let found = || async {
+            let namespace = r#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata",
+                "metadata":{"name":"team-data","labels":{"devices.example/grant":"enabled"}}}"#;
+            Ok(namespace.into_response())
+        };
+        for body in both() {
+            let context = in_cluster(found);
+            for _ in 0..2 {
+                let request = request("/mutate?timeout=10s", body.clone());
+                let answer = mutate(State(Arc::clone(&context)), request).await;
+                assert_eq!(answer.status(), StatusCode::OK);
+            }
+            let text = context.metrics.text();
+            assert!(text.contains(r#"reason="Granted",verdict="admit"} 2"#), "{text}");
+            assert!(text.contains(r#"devgrant_namespace_reads_total{result="found"} 1"#), "{text}");
+            assert!(text.contains("devgrant_requests_in_flight 0"), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_read_takes_no_longer_than_the_caller_waits() {
+        let context = in_cluster(std::future::pending);
+        let begun = Instant::now();
+        let waiting = mutate(State(Arc::clone(&context)), request("/mutate?timeout=1s", REVIEW));
+        assert_eq!(waiting.await.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        assert_eq!(context.in_flight.available_permits(), context.limits.in_flight);
+        // Without a deadline the read has its own; the namespace is as unknown as before.
+        let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }

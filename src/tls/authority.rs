@@ -1,22 +1,24 @@
-//! A certificate authority in memory, and the leaf that it signs for us.
+//! A certificate authority, and the leaf that it signs for us.
 //!
-//! The keys never leave the process. Whoever calls us needs the authority's certificate, which lives
-//! as long as any process; leaves are short and are replaced without anybody noticing.
+//! Its [`Pair`] is made here and never leaves the process (`--standalone`), or is shared by replicas.
+//! The leaf's key never leaves the process. Whoever calls us needs the authority's certificate; leaves
+//! are short and are replaced without anybody noticing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
+use super::pair::Pair;
 use super::{Certificate, Error, Validity};
 
 /// How often the wall clock is asked whether a new leaf is due.
 pub(super) const CHECK: Duration = Duration::from_mins(1);
 /// How long a leaf is valid: long enough that a laptop that slept for a week still has a good one.
-const LEAF: Duration = Duration::from_hours(30 * 24);
+pub const LEAF: Duration = Duration::from_hours(30 * 24);
 /// How long before its end a leaf is replaced.
 const EARLY: Duration = Duration::from_hours(10 * 24);
 /// How long the authority is valid: longer than any process.
@@ -24,39 +26,50 @@ const AUTHORITY: Duration = Duration::from_hours(3650 * 24);
 /// How far before now a certificate begins, for callers whose clock is behind.
 const SKEW: Duration = Duration::from_hours(1);
 
-/// An authority with its key.
+/// An authority that can sign.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pair: Pair,
     names: Vec<String>,
 }
 
 impl Authority {
     /// A new authority, whose leaves are for `names`: DNS names and IP addresses.
     pub fn new(names: Vec<String>, now: SystemTime) -> Result<Self, Error> {
-        for name in &names {
-            // rcgen takes any ASCII text for a DNS name, which no client would ever match.
-            ServerName::try_from(name.as_str()).map_err(|_| Error::Name(name.clone()))?;
-        }
-        let key = KeyPair::generate().map_err(Error::Authority)?;
-        let validity = starting(now, AUTHORITY);
-        let mut params = named("devgrant authority", &[], validity)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let pem = params.self_signed(&key).map_err(Error::Authority)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem, names })
+        check(&names)?;
+        Self::of(Pair::new(AUTHORITY, now)?, names)
+    }
+
+    /// The authority of a pair, whose leaves are for `names`.
+    pub fn of(pair: Pair, names: Vec<String>) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(pair.key()).map_err(Error::Authority)?;
+        let issuer = Issuer::from_ca_cert_pem(pair.certificate(), key).map_err(Error::Authority)?;
+        Ok(Self { issuer, pair, names })
     }
 
     /// The authority's certificate.
     pub fn pem(&self) -> &str {
-        &self.pem
+        self.pair.certificate()
+    }
+
+    /// From when until when it may sign.
+    pub fn validity(&self) -> Validity {
+        self.pair.validity()
+    }
+
+    /// Whether a new leaf would be better than the one in force: long before its end, or at once when
+    /// the clock is before its start, which is what a clock that was set back looks like.
+    pub(super) fn is_due(&self, leaf: Validity, now: SystemTime) -> bool {
+        is_due(leaf, now) && (now < leaf.not_before || leaf.not_after < self.validity().not_after)
     }
 
     /// A new leaf with a new key.
     pub fn sign(&self, now: SystemTime) -> Result<Certificate, Error> {
         let key = KeyPair::generate().map_err(Error::Authority)?;
-        let validity = starting(now, LEAF);
+        let mut validity = starting(now, LEAF);
+        // Who checks a leaf checks its authority as well.
+        validity.not_after = validity.not_after.min(self.validity().not_after);
         let mut params = named("devgrant", &self.names, validity)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -66,6 +79,15 @@ impl Authority {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Certificate::new(vec![leaf.der().clone()], key, validity).map_err(Error::Rustls)
     }
+}
+
+/// Names that a certificate can be for.
+pub fn check(names: &[String]) -> Result<(), Error> {
+    for name in names {
+        // rcgen takes any ASCII text for a DNS name, which no client would ever match.
+        ServerName::try_from(name.as_str()).map_err(|_| Error::Name(name.clone()))?;
+    }
+    Ok(())
 }
 
 /// What callers call us: this machine, and the Service `devgrant` in a namespace.
@@ -81,20 +103,18 @@ pub fn names(namespace: &str) -> Vec<String> {
     .into()
 }
 
-/// Whether a leaf is to be replaced: long before its end, or at once when the clock is before its
-/// start, which is what a clock that was set back looks like.
-pub(super) fn is_due(validity: Validity, now: SystemTime) -> bool {
+fn is_due(validity: Validity, now: SystemTime) -> bool {
     now < validity.not_before || now + EARLY > validity.not_after
 }
 
 /// X.509 counts whole seconds; so does this, so that what we say is what the certificate says.
-fn starting(now: SystemTime, length: Duration) -> Validity {
+pub(super) fn starting(now: SystemTime, length: Duration) -> Validity {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = UNIX_EPOCH + Duration::from_secs(since.as_secs());
     Validity { not_before: now - SKEW, not_after: now + length }
 }
 
-fn named(
+pub(super) fn named(
     common_name: &str,
     names: &[String],
     validity: Validity,

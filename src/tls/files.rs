@@ -80,7 +80,7 @@ async fn read(path: &Path) -> Result<Vec<u8>, Error> {
     tokio::fs::read(path).await.map_err(|error| Error::Read(path.to_owned(), error))
 }
 
-fn validity(leaf: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
+pub(super) fn validity(leaf: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
     let (_, leaf) =
         x509_parser::parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;
     let validity = leaf.validity();

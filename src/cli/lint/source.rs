@@ -1,5 +1,6 @@
 //! A file of manifests, with the place of every value in it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -50,6 +51,11 @@ impl Source {
         let file = input::name(path);
         let text = String::from_utf8(input::bytes(path)?)
             .map_err(|_| InputError::NotText { file: file.clone() })?;
+        Self::of(file, text, named)
+    }
+
+    /// The source that a file of this text would be.
+    pub(super) fn of(file: String, text: String, named: bool) -> Result<Self, InputError> {
         let documents = input::parse(&file, &text, named)?;
         let trees = trees(&text).unwrap_or_default();
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
@@ -78,6 +84,41 @@ impl Source {
         (start, self.text.get(start..end).unwrap_or_default().trim_end_matches(['\r', '\n']))
     }
 
+    /// How many lines there are; a line end at the end begins none.
+    pub(super) fn line_count(&self) -> usize {
+        self.lines.len() - usize::from(self.text.ends_with('\n') || self.text.is_empty())
+    }
+
+    /// The nodes on the way to what a JSON Pointer names, the document first; `None` where the parser
+    /// gives no place, or nothing is there.
+    pub(super) fn way(&self, document: usize, pointer: &str) -> Option<Vec<Step>> {
+        let mut node = &self.trees.get(document)?.root;
+        let mut steps = vec![node.step(None)];
+        for token in Pointer::parse(pointer).ok()?.tokens() {
+            let (key, next) = node.child(&token.decoded())?;
+            steps.push(next.step(key));
+            node = next;
+        }
+        Some(steps)
+    }
+
+    /// The places of the keys of a mapping, in their order; `None` if it is none.
+    pub(super) fn keys(&self, document: usize, pointer: &str) -> Option<Vec<Place>> {
+        let mut node = &self.trees.get(document)?.root;
+        for token in Pointer::parse(pointer).ok()?.tokens() {
+            node = node.child(&token.decoded())?.1;
+        }
+        let Inner::Map(entries) = &node.inner else { return None };
+        entries.iter().map(|(_, key, _)| key.map(Mark::place)).collect()
+    }
+
+    /// Where the values begin that an alias or a merge key elsewhere stands for.
+    pub(super) fn shared(&self) -> BTreeSet<Place> {
+        let mut places = BTreeSet::new();
+        self.trees.iter().for_each(|tree| tree.root.shared(&mut places));
+        places
+    }
+
     /// A mark, cut at the end of its line.
     fn spot_of(&self, mark: Mark) -> Option<Spot> {
         self.lines.get(mark.line.checked_sub(1)?)?;
@@ -103,12 +144,38 @@ impl Source {
     }
 }
 
+/// A place in a file: the line and the column, from 1, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// A node of YAML on the way to another.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Where its key is; an item of a list has none.
+    pub(super) key: Option<Place>,
+    /// Where it begins.
+    pub(super) value: Option<Place>,
+    /// Whether it stands elsewhere, and an alias or a merge key brings it here.
+    pub(super) is_alias: bool,
+    /// Whether it is a list.
+    pub(super) is_list: bool,
+}
+
 /// A beginning, as the parser says it, and the characters from there; to the end of the line if `None`.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     line: usize,
     column: usize,
     length: Option<usize>,
+}
+
+impl Mark {
+    fn place(self) -> Place {
+        Place { line: self.line, column: self.column }
+    }
 }
 
 /// The places in one document, counted from where it begins in its file.
@@ -120,6 +187,8 @@ struct Tree {
 
 struct Node {
     mark: Option<Mark>,
+    /// Where it stands, if an alias or a merge key brings it to its mark.
+    home: Option<Mark>,
     inner: Inner,
 }
 
@@ -135,20 +204,8 @@ impl Tree {
         let mut mark = node.line();
         let mut tokens = Pointer::parse(pointer).ok()?.tokens().peekable();
         while let Some(token) = tokens.next() {
-            let token = token.decoded();
-            let (next, named) = match &node.inner {
-                Inner::Map(entries) => {
-                    let entry = entries.iter().find(|(name, ..)| *name == token);
-                    let Some((_, name, value)) = entry else { break };
-                    (value, name.filter(|_| !value.is_word() || (key && tokens.peek().is_none())))
-                }
-                Inner::List(items) => {
-                    let index = token.parse::<usize>().ok();
-                    let Some(item) = index.and_then(|index| items.get(index)) else { break };
-                    (item, None)
-                }
-                Inner::Scalar => break,
-            };
+            let Some((name, next)) = node.child(&token.decoded()) else { break };
+            let named = name.filter(|_| !next.is_word() || (key && tokens.peek().is_none()));
             // A list or map below a key begins anywhere: its key is what a person looks for.
             mark = named.or_else(|| next.line()).or(mark);
             node = next;
@@ -166,6 +223,36 @@ impl Node {
     fn is_word(&self) -> bool {
         let has_length = self.mark.is_some_and(|mark| mark.length.is_some_and(|length| length > 0));
         matches!(self.inner, Inner::Scalar) && has_length
+    }
+
+    /// What is below it by this key or index, and where the key is.
+    fn child(&self, token: &str) -> Option<(Option<Mark>, &Self)> {
+        match &self.inner {
+            Inner::Map(entries) => {
+                let (_, key, value) = entries.iter().find(|(name, ..)| name == token)?;
+                Some((*key, value))
+            }
+            Inner::List(items) => Some((None, items.get(token.parse::<usize>().ok()?)?)),
+            Inner::Scalar => None,
+        }
+    }
+
+    fn step(&self, key: Option<Mark>) -> Step {
+        Step {
+            key: key.map(Mark::place),
+            value: self.mark.map(Mark::place),
+            is_alias: self.home.is_some(),
+            is_list: matches!(self.inner, Inner::List(_)),
+        }
+    }
+
+    fn shared(&self, places: &mut BTreeSet<Place>) {
+        places.extend(self.home.map(Mark::place));
+        match &self.inner {
+            Inner::Scalar => {}
+            Inner::List(items) => items.iter().for_each(|item| item.shared(places)),
+            Inner::Map(entries) => entries.iter().for_each(|(_, _, value)| value.shared(places)),
+        }
     }
 
     /// The line that a person knows it by: of a map that begins with a brace alone, the first field's.
@@ -228,7 +315,9 @@ fn mark(location: Location) -> Option<Mark> {
 
 impl Node {
     fn of(spanned: Spanned<Inner>) -> Self {
-        Self { mark: mark(spanned.referenced), inner: spanned.value }
+        let Spanned { value: inner, referenced, defined } = spanned;
+        let home = mark(defined).filter(|_| referenced != defined);
+        Self { mark: mark(referenced), home, inner }
     }
 }
 

@@ -12,19 +12,31 @@ use super::argo::unforetold;
 use super::{Object, Owner};
 use crate::decision::{Settings, spelling};
 
-/// What a person must be told about the asks of an object, one sentence each.
-pub fn sentences(object: &Object, settings: &Settings) -> Vec<String> {
-    let mut sentences = of_the_owner(object, settings);
-    sentences.extend(labels_of_pods(object, settings));
+/// An ask where nobody looks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Where in the object, a JSON Pointer.
+    pub at: String,
+    /// What a person must be told.
+    pub sentence: String,
+}
+
+/// The misplaced asks of an object.
+pub fn asks(object: &Object, settings: &Settings) -> Vec<Misplaced> {
+    let mut asks = of_the_owner(object, settings);
+    asks.extend(labels_of_pods(object, settings));
     let asking = |key: &str| is_ours(key, settings);
-    sentences.extend(unforetold(&object.value, asking).into_iter().map(|(at, body)| {
-        format!("`{at}` asks, and what becomes of the pod of a `{body}` template is not foretold")
+    asks.extend(unforetold(&object.value, asking).into_iter().map(|(at, body)| {
+        let sentence = format!(
+            "`{at}` asks, and what becomes of the pod of a `{body}` template is not foretold"
+        );
+        Misplaced { at, sentence }
     }));
-    sentences
+    asks
 }
 
 /// The metadata on the way from the object to its templates.
-fn of_the_owner(object: &Object, settings: &Settings) -> Vec<String> {
+fn of_the_owner(object: &Object, settings: &Settings) -> Vec<Misplaced> {
     let kind = Owner::of(&object.value).kind;
     // By place and key, the templates that the ask may be meant for.
     let mut found: BTreeMap<(String, &str), Vec<String>> = BTreeMap::new();
@@ -44,29 +56,38 @@ fn of_the_owner(object: &Object, settings: &Settings) -> Vec<String> {
             above = place.split_back();
         }
     }
-    let sentences = found.into_iter().map(|((place, key), homes)| {
-        if key == settings.opt_in_label() {
-            return opt_in(key);
-        }
+    let asks = found.into_iter().map(|((place, key), homes)| {
         let homes = spelling::list(homes.iter().map(String::as_str));
-        format!("`{key}` in `{place}` is of the {kind} and not of its pods, so it asks for nothing; write it in {homes}")
+        let sentence = if key == settings.opt_in_label() {
+            opt_in(key)
+        } else {
+            format!("`{key}` in `{place}` is of the {kind} and not of its pods, so it asks for nothing; write it in {homes}")
+        };
+        Misplaced { at: entry(&place, key), sentence }
     });
-    sentences.collect()
+    asks.collect()
 }
 
-fn labels_of_pods(object: &Object, settings: &Settings) -> Vec<String> {
-    let mut sentences = Vec::new();
+fn labels_of_pods(object: &Object, settings: &Settings) -> Vec<Misplaced> {
+    let mut asks = Vec::new();
     for (found, template) in object.pods.iter().zip(templates(object)) {
         let labels = found.pod.pointer("/metadata/labels").and_then(Value::as_object);
         let keys = labels.into_iter().flat_map(|labels| labels.keys());
-        sentences.extend(keys.filter(|key| is_ours(key, settings)).map(|key| {
-            if *key == settings.opt_in_label() {
-                return opt_in(key);
-            }
-            format!("`{key}` is a label, and only annotations ask; write it in `{template}/metadata/annotations`")
+        asks.extend(keys.filter(|key| is_ours(key, settings)).map(|key| {
+            let sentence = if *key == settings.opt_in_label() {
+                opt_in(key)
+            } else {
+                format!("`{key}` is a label, and only annotations ask; write it in `{template}/metadata/annotations`")
+            };
+            Misplaced { at: entry(&format!("{template}/metadata/labels"), key), sentence }
         }));
     }
-    sentences
+    asks
+}
+
+/// The place of one key of a mapping.
+fn entry(mapping: &str, key: &str) -> String {
+    format!("{mapping}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 fn opt_in(key: &str) -> String {

@@ -69,6 +69,9 @@ fn finding(entry: &Entry) -> Value {
 fn other(rule: Rule) -> Value {
     let (title, severity) = match rule {
         Rule::Ask(reason) => (of_reason(reason), Severity::Error),
+        Rule::MisplacedAsk => {
+            ("An ask that reaches no pod: of the workload, or a label", Severity::Warning)
+        }
         Rule::UnknownField => (
             "A field that the API server drops: misspelt, or in the wrong place",
             Severity::Warning,

@@ -1,0 +1,57 @@
+//! What a person at kubectl sees: one folder a case, `object.yaml` and what is shown, `shown.txt`.
+//! `DEVGRANT_REFRESH_GOLDEN=1` writes the latter again; the difference is for review.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::Trial;
+
+use crate::control_plane::{ControlPlane, Plane};
+use crate::golden_case::sorted;
+use crate::webhook::Options;
+use crate::{same_text, trial};
+
+/// The least number of cases: a folder that got lost is noticed.
+const AT_LEAST: usize = 9;
+
+pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/kubectl");
+    let folders = sorted(&root);
+    assert!(folders.len() >= AT_LEAST, "{} cases, at least {AT_LEAST} were there", folders.len());
+    let of = |folder: PathBuf| {
+        for file in sorted(&folder) {
+            let known = file.ends_with("object.yaml") || file.ends_with("shown.txt");
+            assert!(known, "stray file {}", file.display());
+        }
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        trial(format!("kubectl::{name}"), plane, move |plane| {
+            let shown = shown(plane, &name, &folder);
+            let golden = folder.join("shown.txt");
+            if std::env::var_os("DEVGRANT_REFRESH_GOLDEN").is_some() {
+                fs::write(&golden, &shown).unwrap();
+            }
+            same_text(&shown, &fs::read_to_string(&golden).unwrap_or_default());
+        })
+    };
+    folders.into_iter().map(of).collect()
+}
+
+/// What `kubectl create` shows of the object of a case.
+fn shown(plane: &ControlPlane, name: &str, folder: &Path) -> String {
+    let mut options = Options::default();
+    if name.starts_with("baseline-") {
+        let level = "pod-security.kubernetes.io/enforce".to_owned();
+        options.labels.insert(level, "baseline".to_owned());
+    }
+    let namespace = plane.webhook(&options).namespace(plane);
+    let output = plane
+        .kubectl()
+        .current_dir(folder)
+        .args(["--namespace", &namespace, "create", "-f", "object.yaml"])
+        .output()
+        .unwrap();
+    let mut shown = "$ kubectl create -f object.yaml\n".to_owned();
+    shown.push_str(&String::from_utf8(output.stdout).unwrap());
+    shown.push_str(&String::from_utf8(output.stderr).unwrap());
+    shown.replace(&namespace, "<namespace>")
+}

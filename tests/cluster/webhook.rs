@@ -1,0 +1,248 @@
+//! The real binary, serving, and its registration at the API server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::control_plane::ControlPlane;
+use crate::process::{Process, soon};
+
+/// The label that says which webhook of this run a namespace belongs to: several serve side by side,
+/// each with its own policies, and none may see the pods of another.
+const BELONGS_TO: &str = "cluster-test/webhook";
+
+/// How a webhook is started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Options {
+    /// A folder of policies; without it, the shipped ones.
+    pub(crate) policies: Option<PathBuf>,
+    pub(crate) prefix: String,
+    /// Labels of the namespaces that it is for.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Further flags of `serve`.
+    pub(crate) flags: Vec<String>,
+    /// Whether `/mutate` is registered beside `/validate`.
+    pub(crate) mutates: bool,
+    /// What the API server does when it is not there: `Fail` or `Ignore`.
+    pub(crate) failure_policy: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let opted_in = ("devices.example/grant".to_owned(), "enabled".to_owned());
+        Self {
+            policies: None,
+            prefix: "devices.example".to_owned(),
+            labels: BTreeMap::from([opted_in]),
+            flags: Vec::new(),
+            mutates: true,
+            failure_policy: "Fail",
+        }
+    }
+}
+
+/// A webhook that is registered and in force.
+pub(crate) struct Webhook {
+    pub(crate) process: Process,
+    reviews: String,
+    plain: String,
+    ca: String,
+    name: String,
+    labels: Value,
+}
+
+impl Webhook {
+    /// Starts the binary, registers it, and waits until the API server asks it.
+    pub(crate) fn start(plane: &ControlPlane, options: &Options) -> Self {
+        let name = format!("devgrant{:04}", plane.serial());
+        let ca = plane.folder().join(format!("{name}.pem"));
+        let log = plane.folder().join(format!("{name}.log"));
+        let mut process = Process::start(&mut serve(options, &ca), log);
+        let served = |process: &Process, what: &str| {
+            let text = process.text();
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(what))?;
+            line.split_whitespace().next().map(str::to_owned)
+        };
+        let (url, health) = soon("devgrant to serve", || {
+            assert!(process.ended().is_none(), "devgrant ended:\n{}", process.text());
+            served(&process, "reviews ").zip(served(&process, "health "))
+        });
+        let mut labels = json!(options.labels);
+        labels[BELONGS_TO] = json!(name);
+        let ca = fs::read_to_string(&ca).unwrap();
+        for mut object in registration(options, &url, &ca) {
+            object["metadata"]["name"] = json!(name);
+            for webhook in object["webhooks"].as_array_mut().unwrap() {
+                webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
+            }
+            let path = if object["kind"] == "MutatingWebhookConfiguration" {
+                MUTATING
+            } else {
+                VALIDATING
+            };
+            plane.create(path, &object);
+        }
+        let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
+        let (reviews, plain) = (authority(&url), authority(&health));
+        let webhook = Self { process, reviews, plain, ca, name, labels };
+        webhook.wait_until_asked(plane, &options.prefix);
+        webhook
+    }
+
+    /// A new namespace whose pods it is asked about.
+    pub(crate) fn namespace(&self, plane: &ControlPlane) -> String {
+        plane.namespace(&self.labels)
+    }
+
+    /// The labels of a namespace whose pods it is asked about.
+    pub(crate) fn labels(&self) -> &Value {
+        &self.labels
+    }
+
+    /// A connection to it that is not the API server's.
+    pub(crate) fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(&self.reviews).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    /// How many reviews of one device at most its `/mutate` has answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.counted("devgrant_admissions_total{", "endpoint=\"mutate\"")
+    }
+
+    /// What its counters whose lines begin so, and have `part`, add up to.
+    pub(crate) fn counted(&self, beginning: &str, part: &str) -> u64 {
+        let metrics = crate::api::get_plain(&self.plain, "/metrics");
+        let counts = metrics.lines();
+        let counts = counts.filter(|line| line.starts_with(beginning) && line.contains(part));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// A registration is in force about a second after it was made; the API server does not say when.
+    fn wait_until_asked(&self, plane: &ControlPlane, prefix: &str) {
+        let namespace = self.namespace(plane);
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let probe = json!({
+            "metadata": { "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } },
+            "spec": { "containers": [{ "name": "c", "image": "x" }] },
+        });
+        soon("the registration to be in force", || {
+            let answer = plane.call("POST", &path, Some(&probe));
+            // Refused or, where the operator wants only that, warned of.
+            let said = answer.warnings.join("\n") + answer.message();
+            said.contains("/probe").then_some(())
+        });
+    }
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Webhook").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Where mutating webhooks are registered.
+pub(crate) const MUTATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+/// The name of the webhook, as refusals show it.
+pub(crate) const WEBHOOK: &str = "mutate.pods.devgrant";
+/// The name of the guard behind all mutation.
+pub(crate) const GUARD: &str = "validate.pods.devgrant";
+
+/// The command that serves. Every namespace is taken to have the labels of those that it is for.
+fn serve(options: &Options, ca: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
+    let labels: Vec<String> =
+        options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    command
+        .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+        .arg("--ca-out")
+        .arg(ca)
+        .args(["--prefix", &options.prefix, "--namespace-labels", &labels.join(",")])
+        .args(&options.flags);
+    if let Some(folder) = &options.policies {
+        command.arg("--policies").arg(folder);
+    }
+    // Variables of whoever runs the tests are not for it, and it refuses those that it does not know.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVGRANT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The objects that register a webhook that serves at `url`.
+fn registration(options: &Options, url: &str, ca: &str) -> Vec<Value> {
+    let prefix = &options.prefix;
+    let asks = format!(
+        "has(object.metadata.annotations) && object.metadata.annotations.exists(key, key.startsWith('{prefix}/'))"
+    );
+    // A policy that looks at every pod for the old shape is asked about every pod.
+    let looks_at_all = options.policies.as_ref().is_some_and(|folder| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .map(|file| fs::read_to_string(file).unwrap())
+            .any(|text| text.contains("when: Always"))
+    });
+    let conditions = if looks_at_all {
+        json!([])
+    } else {
+        json!([{ "name": "asks-for-a-device", "expression": asks }])
+    };
+    let common = json!({
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": options.failure_policy,
+        "timeoutSeconds": 5,
+        "matchPolicy": "Equivalent",
+        "clientConfig": { "caBundle": STANDARD.encode(ca) },
+        "namespaceSelector": { "matchLabels": { format!("{prefix}/grant"): "enabled" } },
+        "matchConditions": conditions,
+        "rules": [{
+            "operations": ["CREATE"],
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "resources": ["pods"],
+            "scope": "Namespaced",
+        }],
+    });
+    let of = |kind: &str, name: &str, url: &str, own: &Value| {
+        let mut webhook = common.clone();
+        json_patch::merge(&mut webhook, own);
+        json_patch::merge(&mut webhook, &json!({ "name": name, "clientConfig": { "url": url } }));
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": { "name": "devgrant" },
+            "webhooks": [webhook],
+        })
+    };
+    let again = json!({ "reinvocationPolicy": "IfNeeded" });
+    let guard = url.replace("/mutate", "/validate");
+    let mut objects = vec![of("ValidatingWebhookConfiguration", GUARD, &guard, &json!({}))];
+    if options.mutates {
+        objects.push(of("MutatingWebhookConfiguration", WEBHOOK, url, &again));
+    }
+    objects
+}
