@@ -94,7 +94,11 @@ impl Admission {
     /// The AdmissionReview that goes back, as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let patch = (!self.operations.is_empty()).then(|| STANDARD.encode(plain(&self.operations)));
-        let status = self.message.as_deref().map(|message| Status { code: FORBIDDEN, message });
+        let status = self.message.as_deref().map(|message| Status {
+            code: FORBIDDEN,
+            reason: "Forbidden",
+            message,
+        });
         plain(&Answer {
             api_version: API_VERSION,
             kind: KIND,
@@ -158,6 +162,8 @@ struct Response<'a> {
 #[derive(Serialize)]
 struct Status<'a> {
     code: u16,
+    /// By which clients tell errors apart; without it `kubectl` says `Error from server` and no more.
+    reason: &'static str,
     message: &'a str,
 }
 

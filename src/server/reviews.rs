@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::body::{self, Allowance, ORDINARY, Whole};
 use super::context::Context;
@@ -112,7 +112,8 @@ async fn attempt(
     decide: impl Decide,
 ) -> Result<Admission, Failure> {
     // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
-    let Ok(permit) = Arc::clone(&context.in_flight).try_acquire_owned() else {
+    let permit = timeout(PATIENCE, Arc::clone(&context.in_flight).acquire_owned());
+    let Ok(Ok(permit)) = allowance.answered(permit).await? else {
         return Err(Failure::Busy(Scarce::Permits));
     };
     let large = whole.0.bytes.len() > ORDINARY;
@@ -222,6 +223,11 @@ fn log_failure(endpoint: Endpoint, failure: &Failure, took: Duration) {
 fn microseconds(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// How long a review waits for a permit. The API server comes again just a second after a 429, as all those do
+/// that were turned away in the same moment: to turn a wave away at once is to meet it again whole. Well
+/// below the second, so that those who wait are gone before the others come back.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

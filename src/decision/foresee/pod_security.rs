@@ -35,43 +35,62 @@ const BASELINE_CAPABILITIES: &[&str] = &[
 ];
 /// What restricted lets a container add (`policy/check_capabilities_restricted.go`).
 const RESTRICTED_CAPABILITIES: &[&str] = &["NET_BIND_SERVICE"];
+/// The minor versions that a check begins with (`MinimumVersion` in `policy/check_*.go`). A label
+/// `…-version` may name an older one than the server's.
+const RESTRICTED_CAPABILITIES_SINCE: u16 = 22;
+const SECCOMP_SINCE: u16 = 19;
+const ESCALATION_SINCE: u16 = 8;
+/// What no label, `latest` and a label that cannot be read mean.
+const LATEST: u16 = u16::MAX;
 
 /// A level that refuses anything at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
+enum Kind {
     Baseline,
     Restricted,
+}
+
+/// A level, as some minor version of Kubernetes has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Level {
+    kind: Kind,
+    minor: u16,
 }
 
 impl Level {
     /// The level of a label. The API server takes an unknown value for restricted where it enforces, and
     /// for privileged where it only warns or audits (`api/helpers.go`, `PolicyToEvaluate`).
     fn of(namespace: &Namespace, label: &str) -> Option<Self> {
+        let version = namespace.labels.get(&format!("{label}-version"));
+        let minor = version.and_then(|version| version.strip_prefix("v1.")?.parse().ok());
+        let minor = minor.unwrap_or(LATEST);
         match namespace.labels.get(label)?.as_str() {
             "privileged" => None,
-            "baseline" => Some(Self::Baseline),
-            "restricted" => Some(Self::Restricted),
-            _ => (label == ENFORCE).then_some(Self::Restricted),
+            "baseline" => Some(Self { kind: Kind::Baseline, minor }),
+            "restricted" => Some(Self { kind: Kind::Restricted, minor }),
+            _ => (label == ENFORCE).then_some(Self { kind: Kind::Restricted, minor }),
         }
     }
 
     fn as_str(self) -> &'static str {
-        match self {
-            Self::Baseline => "baseline",
-            Self::Restricted => "restricted",
+        match self.kind {
+            Kind::Baseline => "baseline",
+            Kind::Restricted => "restricted",
         }
     }
 
     fn refuses_capability(self, capability: &str) -> Option<String> {
-        let (allowed, check) = match self {
-            Self::Baseline => (BASELINE_CAPABILITIES, "non-default capabilities"),
-            Self::Restricted => (RESTRICTED_CAPABILITIES, "unrestricted capabilities"),
+        let (allowed, check) = match self.kind {
+            Kind::Restricted if self.minor >= RESTRICTED_CAPABILITIES_SINCE => {
+                (RESTRICTED_CAPABILITIES, "unrestricted capabilities")
+            }
+            _ => (BASELINE_CAPABILITIES, "non-default capabilities"),
         };
         (!allowed.contains(&capability)).then(|| format!("{check}: {capability}"))
     }
 
     fn refuses_escalation(self, allowed: bool) -> Option<String> {
-        (allowed && self == Self::Restricted)
+        (allowed && self.kind == Kind::Restricted && self.minor >= ESCALATION_SINCE)
             .then(|| "allowPrivilegeEscalation != false".to_owned())
     }
 
@@ -84,7 +103,7 @@ impl Level {
             ContainerGrant::AppArmor(Profile::Unconfined) => {
                 Some("forbidden AppArmor profile: Unconfined".to_owned())
             }
-            ContainerGrant::Seccomp(Profile::Unconfined) => {
+            ContainerGrant::Seccomp(Profile::Unconfined) if self.minor >= SECCOMP_SINCE => {
                 Some("seccompProfile: Unconfined".to_owned())
             }
             _ => None,
@@ -97,7 +116,7 @@ impl Level {
         mode.capabilities.iter().all(|capability| self.refuses_capability(capability).is_none())
             && !mode.privileged
             && mode.app_armor_profile.as_ref() != unconfined
-            && mode.seccomp_profile.as_ref() != unconfined
+            && (mode.seccomp_profile.as_ref() != unconfined || self.minor < SECCOMP_SINCE)
             && mode
                 .allow_privilege_escalation
                 .is_none_or(|value| self.refuses_escalation(value).is_none())
