@@ -318,7 +318,20 @@ mod tests {
         assert!(text.contains("devgrant_panics_total 1"), "{text}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_a_moment_for_a_permit_gets_in() {
+        let context = context(Limits { in_flight: 1, ..Limits::default() });
+        let deciding = context.in_flight.try_acquire().unwrap();
+        let waiting = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW));
+        let freed = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(deciding);
+        };
+        let (answer, ()) = tokio::join!(waiting, freed);
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn more_reviews_than_may_be_decided_at_once_are_turned_away_for_a_second() {
         let context = context(Limits { in_flight: 1, ..Limits::default() });
         let deciding = context.in_flight.try_acquire().unwrap();
