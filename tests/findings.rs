@@ -22,9 +22,9 @@ const INDEX: &str = "README.md";
 
 /// The places that the checker fills, a row a code.
 const PLACES: [(Code, &[&str]); 25] = [
-    (Code::DG001, &["container", "user"]),
+    (Code::DG001, &["container", "user", "instead"]),
     (Code::DG002, &["container", "user"]),
-    (Code::DG003, &["container"]),
+    (Code::DG003, &["container", "modes"]),
     (Code::DG004, &["container"]),
     (Code::DG005, &["level", "check", "container", "modes"]),
     (Code::DG006, &["mode", "level", "check", "container"]),
@@ -113,7 +113,7 @@ fn every_place_is_used() {
 
 #[test]
 fn a_finding_says_its_sentence_with_the_words_of_the_pod() {
-    let words = [("container", "main"), ("user", "uid 1000")];
+    let words = [("container", "main"), ("user", "uid 1000"), ("instead", "go")];
     let finding = Finding::new(Code::DG001, "/spec/containers/0", words);
     let said = finding.to_string();
     assert!(said.starts_with("DG001: container `main` runs as uid 1000 "), "{said}");

@@ -29,7 +29,7 @@ mod golden_case;
 use golden_case::{Case, read_case, review, sorted};
 
 /// The least number of cases: a folder that got lost is noticed.
-const AT_LEAST: usize = 753;
+const AT_LEAST: usize = 771;
 
 #[test]
 fn every_case_gives_what_its_folder_says() {
@@ -162,8 +162,12 @@ fn guard(
     let mut filled = after.clone();
     fill_in_defaults(&mut filled);
     let before = &review["request"]["object"];
-    let as_it_came =
-        mutated.allowed && (without_digest(before, policies) == without_digest(after, policies));
+    let prefix = format!("{}/", policies.settings().prefix);
+    let annotations = before["metadata"]["annotations"].as_object().into_iter().flatten();
+    // Of a pod that asks for nothing, nothing is missing.
+    let asks = annotations.into_iter().any(|(key, _)| key.starts_with(&prefix));
+    let is_whole = without_digest(before, policies) == without_digest(after, policies);
+    let as_it_came = mutated.allowed && (is_whole || !asks);
     for (pod, state, allowed) in [
         (before, "as it came", as_it_came),
         (after, "patched", mutated.allowed),

@@ -469,6 +469,12 @@ Secret through the API, writes no `caBundle`, and needs no Lease.
 No `create` of Secrets: whoever may create one may make a token of any service account of the namespace.
 So the Secret `devgrant-authority` comes with the installation, empty, and the server fills it.
 
+**What a stolen token of the server could do.** RBAC knows no fields: `patch` of the webhook configurations is
+used for `caBundle` alone, and would let whoever holds the token widen the rules to every resource of the cluster and
+send the reviews elsewhere. That is as good as cluster-admin, and no admission policy can forbid it, since
+webhook configurations are exempt from admission. Where that is too much, have cert-manager keep the certificate and
+the `caBundle` (`--cert-manager`): then the server may read the two configurations, and write neither.
+
 Whoever may write the webhook configurations, the guard, the ConfigMap `devgrant-policies` or anything else
 in the server's namespace decides what pods get: give that to nobody but those who administer the cluster.
 ",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace as Object;
 use kube::{Api, Client};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{Trouble, call};
 use super::namespaces::namespace;
@@ -23,8 +23,11 @@ use crate::metrics::{Metrics, NamespaceRead};
 const READ: Duration = Duration::from_secs(2);
 /// How long its answer is kept: until the watch has caught up, or a controller tries again.
 const KEPT: Duration = Duration::from_secs(2);
-/// How many reads run at once. Each takes milliseconds.
+/// How many reads run at once. Each takes milliseconds, and holds its permit for [`PACE`]: whoever makes
+/// names up costs the API server 20 calls a second and no more.
 const AT_ONCE: usize = 4;
+/// The least time from one read to the next by the same permit.
+const PACE: Duration = Duration::from_millis(200);
 /// How many names are kept or waited for.
 const NAMES: usize = 1024;
 
@@ -108,10 +111,12 @@ impl Live {
         let (reads, metrics) = (Arc::clone(&self.reads), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let read = async {
-                let _permit = permits.acquire().await;
-                call(api.get_opt(&name)).await
+                let permit = permits.acquire().await;
+                let next = Instant::now() + PACE;
+                (call(api.get_opt(&name)).await, Some((permit, next)))
             };
-            let found = match timeout(READ, read).await.unwrap_or(Err(Trouble::Late)) {
+            let (read, pace) = timeout(READ, read).await.unwrap_or((Err(Trouble::Late), None));
+            let found = match read {
                 Ok(Some(object)) => {
                     metrics.cluster().namespace_read(NamespaceRead::Found);
                     namespace(object).map(|(_, namespace)| namespace)
@@ -128,6 +133,9 @@ impl Live {
             };
             lock(&reads).insert(name, Read::Done { found, until: Instant::now() + KEPT });
             drop(done);
+            if let Some((_permit, next)) = pace {
+                sleep_until(next).await;
+            }
         });
     }
 }

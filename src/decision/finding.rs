@@ -146,7 +146,7 @@ pub fn entries() -> &'static [Entry] {
 }
 
 /// Places that are filled with our words, not with the pod's.
-const OUR_WORDS: &[&str] = &["ask", "check", "modes", "why"];
+const OUR_WORDS: &[&str] = &["ask", "check", "instead", "modes", "why"];
 
 /// One finding in one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

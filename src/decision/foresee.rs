@@ -16,7 +16,7 @@ use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
 use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
 use super::policy::Policy;
-use super::policy::schema::Profile;
+use super::policy::schema::{Mode, Profile};
 use super::request::Request;
 
 /// The RuntimeClass whose sandbox serves its own devices (gVisor's documented name).
@@ -210,6 +210,16 @@ impl<'a> ContainerAfter<'a> {
     /// Whether the container is to mount by FUSE: it asks for it, or has the device by a resource of its own.
     fn is_for_fuse(&self) -> bool {
         self.fuse_asks().next().is_some() || self.resources().any(|name| name.ends_with("/fuse"))
+    }
+
+    /// The other modes of the same policies that the pod may ask for and that are such, by name.
+    fn other_modes(&self, is_such: impl Fn(&Mode) -> bool) -> Option<String> {
+        let others = self.fuse_asks().flat_map(|ask| {
+            let others = ask.alternatives.iter().filter(|(name, _)| *name != ask.mode_name);
+            others.filter(|(_, mode)| is_such(mode) && !mode.privileged).map(|(name, _)| *name)
+        });
+        let others: Vec<&str> = others.collect();
+        (!others.is_empty()).then(|| others.join(", "))
     }
 
     /// The asks that are for FUSE: their policy serves it in some mode.

@@ -158,7 +158,7 @@ pub fn decide<'a>(
     let mut weighed = weigh(request, spec, &enforced, policies, namespace);
     weighed.plan.unasked = unasked;
     for (finding, policy) in stays {
-        weighed.say(finding, &[policy]);
+        weighed.say_unasked(finding, policy);
     }
     objections.append(&mut weighed.objections);
     warnings.append(&mut weighed.warnings);

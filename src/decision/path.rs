@@ -25,6 +25,15 @@ pub fn is_harmless(below_dev: &[&str]) -> bool {
     }
 }
 
+/// Whether a resource is named after a device of the node, which is given by the parts of its path:
+/// `smarter-devices/net_tun` or `squat.ai/tun` after `/dev/net/tun`.
+pub fn is_named_after(resource: &str, path: &[&str]) -> bool {
+    let (Some((_, name)), ["dev", below @ ..]) = (resource.split_once('/'), path) else {
+        return false;
+    };
+    below.last() == Some(&name) || below.join("_") == name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

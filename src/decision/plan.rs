@@ -10,8 +10,8 @@ pub mod refusal;
 
 pub use compose::compose;
 pub(crate) use legacy::is_kubelet_plugin;
-pub(super) use legacy::old_shape;
 pub use legacy::{HostDevice, devices_of};
+pub(super) use legacy::{node_path, old_shape};
 pub use refusal::{Objection, Reason, Refusal};
 
 use std::fmt;

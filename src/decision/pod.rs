@@ -84,6 +84,10 @@ pub struct Spec<'a> {
     pub security_context: Option<PodSecurityContext<'a>>,
 }
 
+/// Volumes by their names. A pod may have thousands of volumes and mounts, so that each is found and not
+/// searched.
+pub type Volumes<'s, 'a> = BTreeMap<&'s str, &'s Volume<'a>>;
+
 /// Where a container stands in the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerIndex {
@@ -130,6 +134,15 @@ impl<'a> Spec<'a> {
         }
     }
 
+    /// The volumes by their names; of several of one name, which the API server refuses, the first.
+    pub fn volumes_by_name(&self) -> Volumes<'_, 'a> {
+        let mut volumes = BTreeMap::new();
+        for volume in &self.volumes {
+            volumes.entry(volume.name.as_str()).or_insert(volume);
+        }
+        volumes
+    }
+
     /// Whether the pod says that it is for Windows nodes.
     pub fn is_windows(&self) -> bool {
         self.os.as_ref().is_some_and(|os| os.name == "windows")
@@ -159,6 +172,8 @@ pub struct Container<'a> {
     pub security_context: SecurityContext<'a>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub env: Vec<EnvironmentVariable<'a>>,
+    #[serde(borrow, deserialize_with = "null_is_default")]
+    pub env_from: Vec<&'a RawValue>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub volume_mounts: Vec<VolumeMount<'a>>,
     #[serde(borrow, deserialize_with = "null_is_default")]

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::line::SYSTEM_NAMESPACE;
+
 /// Settings of the decision that are not part of any one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -25,6 +27,11 @@ impl Settings {
     pub const OWN_NAMESPACE: &'static str = "devgrant-system";
     /// The value of the namespace label that opts a namespace in.
     pub const OPTED_IN: &'static str = "enabled";
+
+    /// Whether pods of a namespace are left alone, whatever they ask.
+    pub fn never_touches(&self, namespace: &str) -> bool {
+        namespace == SYSTEM_NAMESPACE || namespace == self.own_namespace
+    }
 
     /// The namespace label that opts a namespace in when its value is [`Self::OPTED_IN`].
     pub fn opt_in_label(&self) -> String {

@@ -7,15 +7,22 @@
 
 use std::collections::BTreeMap;
 
+use super::annotation::CONTAINERS;
 use super::ask::{Ask, Asker, DEFAULT_CONTAINER, service_account};
+use super::conflict::bare;
 use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
-use super::plan::{ContainerGrant, is_kubelet_plugin, old_shape};
-use super::pod::{ContainerIndex, ContainerList, Spec};
+use super::path::is_harmless;
+use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
+use super::plan::{ContainerGrant, is_kubelet_plugin, node_path, old_shape};
+use super::pod::{
+    Container, ContainerIndex, ContainerList, EnvironmentVariable, ProfileField, Spec, Volumes,
+};
 use super::policy::schema::{Enforcement, LegacyAction};
 use super::policy::select::Subject;
-use super::policy::{Policy, PolicySet};
+use super::policy::{Policy, PolicySet, is_dns_subdomain};
 use super::request::Request;
+use super::settings::Settings;
 use super::spelling::excerpt;
 use super::weigh::{Weighed, weigh};
 
@@ -44,6 +51,12 @@ pub fn would_go<'a>(
     policies: &'a PolicySet,
     namespace: &'a Namespace,
 ) -> Vec<Finding> {
+    let settings = policies.settings();
+    if settings.never_touches(request.namespace.as_str())
+        || !namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN)
+    {
+        return Vec::new();
+    }
     let shapes = shapes(request, spec, policies, policies.policies().iter());
     let paths: BTreeMap<(&str, ContainerIndex), String> = shapes
         .iter()
@@ -55,6 +68,11 @@ pub fn would_go<'a>(
     let subject = Subject { namespace, service_account: service_account(spec) };
     let asker = Asker { spec, request, policies, subject };
     let settled = settle(asker, shapes, &[], namespace);
+    // What Pod Security refuses is no advice.
+    let granted = weigh(request, spec, &settled.enforced, policies, namespace);
+    if granted.findings.iter().any(|finding| finding.code == Code::DG005) {
+        return Vec::new();
+    }
     let prefix = &policies.settings().prefix;
     let mut findings = Vec::new();
     for ask in settled.enforced.iter().chain(&settled.shadowed) {
@@ -83,14 +101,20 @@ fn shapes<'a>(
     policies: &'a PolicySet,
     looking: impl Iterator<Item = &'a Policy>,
 ) -> Vec<OldShape<'a>> {
-    // A device plugin has exactly the old shape, and would ask for what only it can offer.
-    if is_kubelet_plugin(spec) {
-        return Vec::new();
-    }
     let prefix = &policies.settings().prefix;
+    let volumes = spec.volumes_by_name();
+    let names = container_names(spec);
+    let is_plugin = is_kubelet_plugin(spec);
     let shapes = looking.filter_map(|policy| {
         let legacy = policy.spec().legacy.as_ref()?;
-        if request.annotation(&format!("{prefix}/{}", policy.device())).is_some() {
+        // What is refused is refused whatever the author says of it.
+        let denies = legacy.action == LegacyAction::Deny;
+        let key = format!("{prefix}/{}", policy.device());
+        let is_spoken_of = [key.clone(), format!("{key}.{CONTAINERS}")]
+            .iter()
+            .any(|key| request.annotation(key).is_some());
+        // A device plugin has exactly the old shape, and would ask for what only it can offer.
+        if (is_spoken_of || is_plugin) && !denies {
             return None;
         }
         // Without `privileged` nothing of it works today, and a grant would be a privilege more.
@@ -98,11 +122,24 @@ fn shapes<'a>(
             .all_containers()
             .filter(|(_, container)| container.security_context.privileged == Some(true));
         let containers: Vec<_> = privileged
-            .filter_map(|(at, container)| Some((at, old_shape(spec, container, legacy)?)))
+            // The ask that is written must mean this container and no other.
+            .filter(|(_, container)| denies || names.get(container.name.as_str()) == Some(&1))
+            .filter_map(|(at, container)| Some((at, old_shape(&volumes, container, legacy)?)))
             .collect();
         (!containers.is_empty()).then_some(OldShape { policy, containers })
     });
     shapes.collect()
+}
+
+/// How many containers have each name that Kubernetes takes for one.
+fn container_names<'s>(spec: &'s Spec<'_>) -> BTreeMap<&'s str, usize> {
+    let mut names = BTreeMap::new();
+    let all = spec.all_containers().map(|(_, container)| container.name.as_str());
+    let ephemeral = spec.ephemeral_containers.iter().map(|container| container.name.as_str());
+    for name in all.chain(ephemeral).filter(|name| !name.contains('.') && is_dns_subdomain(name)) {
+        *names.entry(name).or_insert(0) += 1;
+    }
+    names
 }
 
 /// What becomes of the old shapes of a pod.
@@ -126,7 +163,12 @@ pub(super) fn settle<'a>(
     let mut settled = Settled::default();
     let mut enforced = Vec::new();
     let mut shadowed = Vec::new();
-    for OldShape { policy, containers } in shapes {
+    for OldShape { policy, mut containers } in shapes {
+        // What is asked for is judged as that.
+        let own = asks.iter().filter(|ask| ask.policy.device() == policy.device());
+        let asking: Vec<ContainerIndex> =
+            own.flat_map(|ask| ask.containers.iter().copied()).collect();
+        containers.retain(|(at, _)| !asking.contains(at));
         let stays = Stays { spec: asker.spec, policy, containers: &containers };
         match policy.spec().legacy.as_ref().map(|legacy| legacy.action) {
             Some(LegacyAction::Deny) => settled.findings.extend(stays.each(Code::DG023, "")),
@@ -165,6 +207,7 @@ fn rewritten<'a>(
     findings: &mut Vec<(Finding, &'a Policy)>,
 ) -> Vec<Ask<'a>> {
     let Asker { spec, request, policies, .. } = asker;
+    let volumes = spec.volumes_by_name();
     // A container that stays takes its share of every ask with it, so that this ends.
     while !unasked.is_empty() {
         let mut all = others.to_vec();
@@ -173,7 +216,9 @@ fn rewritten<'a>(
         if weighed.windows {
             return Vec::new();
         }
-        if let Some(objection) = weighed.objections.first() {
+        // Without a plan there is nothing to say of one container.
+        let planned = !weighed.plan.containers.is_empty();
+        if let Some(objection) = weighed.objections.first().filter(|_| !planned) {
             // Said of the pod's own asks if they are at fault; then it is refused anyway.
             for (ask, containers) in &unasked {
                 let stays = Stays { spec, policy: ask.policy, containers };
@@ -181,19 +226,28 @@ fn rewritten<'a>(
             }
             return Vec::new();
         }
+        let why_not = |at| why_not(spec, &volumes, &weighed, at);
         let mut stays = Vec::new();
         for (ask, containers) in &mut unasked {
             let (go, stay): (Vec<_>, Vec<_>) =
-                containers.drain(..).partition(|(at, _)| why_not(&weighed, *at).is_none());
+                containers.drain(..).partition(|(at, _)| why_not(*at).is_none());
             ask.containers = go.iter().map(|(at, _)| *at).collect();
             *containers = go;
             stays.extend(stay.into_iter().map(|one| (ask.policy, one)));
         }
         if stays.is_empty() {
+            // A policy may refuse what is foreseen, and nobody asked for that.
+            if let Some(objection) = weighed.objections.first() {
+                for (ask, containers) in &unasked {
+                    let stays = Stays { spec, policy: ask.policy, containers };
+                    findings.extend(stays.each(Code::DG022, &objection.sentence));
+                }
+                return Vec::new();
+            }
             break;
         }
         for (policy, one) in stays {
-            let why = why_not(&weighed, one.0).unwrap_or_default();
+            let why = why_not(one.0).unwrap_or_default();
             let stays = Stays { spec, policy, containers: &[one] };
             findings.extend(stays.each(Code::DG022, &why));
         }
@@ -203,7 +257,12 @@ fn rewritten<'a>(
 }
 
 /// Why a container is not rewritten, or had better not be: what works today must work afterwards.
-fn why_not(weighed: &Weighed<'_>, at: ContainerIndex) -> Option<String> {
+fn why_not(
+    spec: &Spec<'_>,
+    volumes: &Volumes<'_, '_>,
+    weighed: &Weighed<'_>,
+    at: ContainerIndex,
+) -> Option<String> {
     let at_container = |finding: &&Finding| {
         let rest = finding.path.strip_prefix(&place(at));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -222,9 +281,53 @@ fn why_not(weighed: &Weighed<'_>, at: ContainerIndex) -> Option<String> {
         return Some(format!("without it, {}", fails.sentence()));
     }
     let mut containers = weighed.plan.containers.iter();
-    let goes = containers
-        .any(|(place, grants)| *place == at && grants.contains(&ContainerGrant::Unprivileged));
-    (!goes).then(|| "the grant does not take its place".to_owned())
+    let grants = containers.find(|(place, _)| *place == at).map(|(_, grants)| grants.as_slice());
+    let Some(grants) = grants.filter(|grants| grants.contains(&ContainerGrant::Unprivileged))
+    else {
+        return Some("the grant does not take its place".to_owned());
+    };
+    wakes_up(spec, volumes, grants, spec.container(at)?)
+}
+
+/// What `privileged` overrides today, or may serve, and that would show without it.
+fn wakes_up(
+    spec: &Spec<'_>,
+    volumes: &Volumes<'_, '_>,
+    grants: &[ContainerGrant<'_>],
+    container: &Container<'_>,
+) -> Option<String> {
+    let own = &container.security_context;
+    let pod = spec.security_context.as_ref();
+    let confines = |profile: Option<&ProfileField<'_>>| {
+        profile.is_some_and(|profile| profile.kind != "" && profile.kind != "Unconfined")
+    };
+    let seccomp = own.seccomp_profile.as_ref().or_else(|| pod?.seccomp_profile.as_ref());
+    if confines(seccomp) {
+        return Some("its seccomp profile is without force while it is privileged".to_owned());
+    }
+    let app_armor = own.app_armor_profile.as_ref().or_else(|| pod?.app_armor_profile.as_ref());
+    if confines(app_armor) {
+        return Some("its AppArmor profile is without force while it is privileged".to_owned());
+    }
+    let granted = |name: &str| grants.contains(&ContainerGrant::Capability(name));
+    if let Some(other) = own.capabilities.add.iter().find(|name| !granted(&bare(name.as_str()))) {
+        return Some(format!("it adds the capability `{}`, too", excerpt(other.as_str())));
+    }
+    let hides = grants.contains(&ContainerGrant::NvidiaVoid);
+    let shows = |own: &EnvironmentVariable<'_>| {
+        own.name == NVIDIA_VISIBLE_DEVICES && !["", "none", "void"].iter().any(|none| own.is(none))
+    };
+    if hides && (container.env.iter().any(shows) || !container.env_from.is_empty()) {
+        return Some(format!("its environment may set `{NVIDIA_VISIBLE_DEVICES}`"));
+    }
+    // On nodes with SELinux, for one, only a privileged container reads what is there.
+    let stays = container.volume_mounts.iter().enumerate().find_map(|(index, mount)| {
+        let path = node_path(volumes, mount)?;
+        let is_harmless = matches!(path.as_slice(), ["dev", below @ ..] if is_harmless(below));
+        let goes = grants.contains(&ContainerGrant::Unmount(index));
+        (!goes && !is_harmless).then(|| format!("/{}", path.join("/")))
+    });
+    stays.map(|path| format!("the node's `{}` is mounted", excerpt(&path)))
 }
 
 /// Containers that stay as they are.

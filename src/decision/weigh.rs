@@ -2,7 +2,7 @@
 
 use super::ask::Ask;
 use super::conflict;
-use super::finding::{Effect, Finding};
+use super::finding::{Code, Effect, Finding};
 use super::foresee;
 use super::namespace::Namespace;
 use super::plan::{self, Objection, Plan, Reason};
@@ -77,6 +77,17 @@ impl Weighed<'_> {
             Effect::Warn => {}
         }
         self.findings.push(finding);
+    }
+
+    /// The same of a device that nobody asked for: only `legacy.action: Deny` refuses.
+    pub(super) fn say_unasked(&mut self, finding: Finding, policy: &Policy) {
+        if finding.code == Code::DG023 {
+            return self.say(finding, &[policy]);
+        }
+        if foresee::effect(&finding, &[policy]) != Effect::Ignore {
+            self.warnings.extend(Warning::lines(finding.to_string()));
+            self.findings.push(finding);
+        }
     }
 }
 

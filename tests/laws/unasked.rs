@@ -70,7 +70,7 @@ fn some_that_ask_for_nothing_are_rewritten() {
     let mut runner = TestRunner::new(config(1));
     let mut rewritten = 0;
     let mut kept = 0;
-    for _ in 0..400 {
+    for _ in 0..1000 {
         let mut case = case().new_tree(&mut runner).unwrap().current();
         ours(&mut case).retain(|key, _| !key.starts_with("devices.example/"));
         let Ok(admission) = case.admit(&case.set_looking_unasked()) else { continue };
@@ -90,7 +90,9 @@ impl Case {
         let mut documents = self.documents();
         for DevicePolicy { spec, .. } in &mut documents {
             let default = spec.modes.get(&spec.default_mode);
-            let brings = default.is_some_and(|mode| !mode.privileged && mode.brings_device());
+            let brings = default.is_some_and(|mode| {
+                !mode.privileged && mode.brings_device() && mode.changes_the_pod().is_none()
+            });
             if let Some(legacy) = spec.legacy.as_mut().filter(|legacy| legacy.privileged && brings)
             {
                 legacy.when = LegacyWhen::Always;

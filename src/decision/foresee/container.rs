@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use super::{ContainerAfter, PodAfter};
 use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
-use crate::decision::path::{is_harmless, parts};
+use crate::decision::path::{is_harmless, is_named_after, parts};
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN};
-use crate::decision::policy::schema::OmittableField;
+use crate::decision::policy::schema::{OmittableField, Profile};
 use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
 
@@ -49,13 +49,20 @@ fn users(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
     let Some(user) = container.non_root().filter(|_| container.is_for_fuse()) else {
         return;
     };
-    let places = [("container", container.name()), ("user", user.as_str())];
+    let instead = match container.other_modes(|mode| mode.capabilities.is_empty()) {
+        _ if !container.is_granted(SYS_ADMIN) => "remove the capability".to_owned(),
+        None => "ask for a mode without a capability".to_owned(),
+        Some(modes) => format!("ask for a mode without a capability ({modes})"),
+    };
     let path = format!("{}/securityContext", container.path);
     // A mode that turns escalation on is made for fusermount3.
     let meant = container.fuse_asks().any(|ask| ask.mode.allow_privilege_escalation == Some(true));
     if container.allows_escalation() == Some(false) {
+        let places =
+            [("container", container.name()), ("user", &user), ("instead", instead.as_str())];
         findings.push(Finding::new(Code::DG001, path, places));
     } else if !meant {
+        let places = [("container", container.name()), ("user", user.as_str())];
         findings.push(Finding::new(Code::DG002, path, places));
     }
 }
@@ -74,6 +81,15 @@ fn confinement(
     let places = [("container", container.name())];
     if !container.has_capability(SYS_ADMIN) {
         if container.seccomp().as_deref() == Some("RuntimeDefault") {
+            // A capability is useless to a user who may not gain it, and such a pod would only hear DG001.
+            let gains =
+                container.non_root().is_none() || container.allows_escalation() != Some(false);
+            let modes = container.other_modes(|mode| {
+                let sys_admin = mode.capabilities.iter().any(|name| name == SYS_ADMIN);
+                (gains && sys_admin) || matches!(mode.seccomp_profile, Some(Profile::Unconfined))
+            });
+            let modes = modes.unwrap_or_else(|| "none".to_owned());
+            let places = [("container", container.name()), ("modes", modes.as_str())];
             findings.push(Finding::new(Code::DG003, path, places));
         }
         return;
@@ -141,7 +157,7 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
         // The rule that a resource brings is for the device's number, wherever its file comes from. With
         // users of its own, such a container does not start (F:S1).
         let is_granted = pod.host_users != Some(false)
-            && container.resources().any(|resource| is_of(resource, host_path));
+            && container.resources().any(|resource| is_named_after(resource, &parts(host_path)));
         if is_device(host_path) && !is_granted {
             let path = format!("{}/volumeMounts/{index}", container.path);
             let places = [("container", container.name()), ("path", *host_path)];
@@ -160,17 +176,6 @@ fn is_device(path: &str) -> bool {
         ["dev", below @ ..] => !is_harmless(below),
         _ => false,
     }
-}
-
-/// Whether a resource is named after a device: `smarter-devices/net_tun` or `squat.ai/tun` after
-/// `/dev/net/tun`.
-fn is_of(resource: &str, path: &str) -> bool {
-    let parts = parts(path);
-    let (Some((_, name)), ["dev", below @ ..]) = (resource.split_once('/'), parts.as_slice())
-    else {
-        return false;
-    };
-    below.last() == Some(&name) || below.join("_") == name
 }
 
 /// Extended resources that the pod names itself, and that no grant makes whole and equal.

@@ -10,8 +10,12 @@ use crate::decision::pod::{Container, Spec};
 
 /// What is to be said of the containers of a pod that asks for nothing.
 pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
+    let on_host = [spec.host_pid, spec.host_ipc, spec.host_network].contains(&Some(true));
     let suspects = spec.all_containers().filter(|(_, container)| {
-        container.security_context.privileged == Some(true) && !has_device(spec, container)
+        container.security_context.privileged == Some(true)
+            && !on_host
+            && !shares_mounts(container)
+            && !has_device(spec, container)
     });
     suspects
         .filter_map(|(at, container)| {
@@ -21,6 +25,14 @@ pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
             Some(Finding::new(Code::DG025, path, words))
         })
         .collect()
+}
+
+/// Whether the container mounts for others, which only privileged ones may.
+fn shares_mounts(container: &Container<'_>) -> bool {
+    container
+        .volume_mounts
+        .iter()
+        .any(|mount| mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional"))
 }
 
 /// Whether the container mounts something of the node's `/dev`, or of all the node, which may be what it

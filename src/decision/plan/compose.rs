@@ -24,6 +24,7 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
 
     let mut plan = Plan { granted: granted(spec, &asks), ..Plan::default() };
     let mut mounted = BTreeSet::new();
+    let volumes = spec.volumes_by_name();
     for (at, container) in spec.all_containers() {
         let here: Vec<&Share<'_, 'p>> =
             asks.iter().filter(|share| share.ask.containers.binary_search(&at).is_ok()).collect();
@@ -33,7 +34,7 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
         let name = container.name.as_str();
         let mut grants = container_grants(spec, at, name, &here, &mut objections);
         let here: Vec<&Ask<'p>> = here.iter().map(|share| share.ask).collect();
-        if let Some(rewrite) = legacy::rewrite(spec, at, container, &here) {
+        if let Some(rewrite) = legacy::rewrite(spec, &volumes, at, container, &here) {
             grants.extend(rewrite.grants);
             plan.legacy.extend(rewrite.findings);
         }

@@ -4,11 +4,13 @@
 //! serves something else, or where what it sees would not be at the same place: nothing is widened, and
 //! nothing is taken that the grant does not bring.
 
+use std::collections::BTreeSet;
+
 use super::{ContainerGrant, PodGrant};
 use crate::decision::ask::{Ask, Chosen};
 use crate::decision::finding::{Code, Finding};
-use crate::decision::path::{is_harmless, parts};
-use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
+use crate::decision::path::{is_harmless, is_named_after, parts};
+use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount, Volumes};
 use crate::decision::policy::schema::{Legacy, LegacyAction, Requested, ResourceCount};
 use crate::decision::policy::{Policy, PolicySet};
 use crate::decision::spelling::excerpt;
@@ -28,6 +30,7 @@ pub(super) struct Rewrite<'p> {
 /// Looks for the old shape of the devices that a container is granted.
 pub(super) fn rewrite<'p>(
     spec: &Spec<'_>,
+    volumes: &Volumes<'_, '_>,
     at: ContainerIndex,
     container: &Container<'_>,
     asks: &[&Ask<'_>],
@@ -47,7 +50,7 @@ pub(super) fn rewrite<'p>(
         .volume_mounts
         .iter()
         .enumerate()
-        .map(|(index, mount)| (index, use_of(spec, mount, &asked)))
+        .map(|(index, mount)| (index, use_of(volumes, mount, &asked, asks)))
         .collect();
     let of_device: Vec<(usize, &str)> = uses
         .iter()
@@ -66,7 +69,7 @@ pub(super) fn rewrite<'p>(
         .iter()
         .filter(|one| {
             let mut mounts = container.volume_mounts.iter().zip(&uses);
-            mounts.any(|(mount, (_, host))| host.is_old_shape() && one.has(spec, mount))
+            mounts.any(|(mount, (_, host))| host.is_old_shape() && one.has(volumes, mount))
         })
         .collect();
 
@@ -136,12 +139,12 @@ pub(super) fn rewrite<'p>(
 /// The hostPath by which a container has a device; `None` if it has none. All of `/dev` is no sign of one
 /// device.
 pub(crate) fn old_shape(
-    spec: &Spec<'_>,
+    volumes: &Volumes<'_, '_>,
     container: &Container<'_>,
     legacy: &Legacy,
 ) -> Option<String> {
     container.volume_mounts.iter().find_map(|mount| {
-        let path = node_path(spec, mount)?;
+        let path = node_path(volumes, mount)?;
         let is_the_device = legacy.host_paths.iter().any(|device| is_device(&path, device));
         is_the_device.then(|| excerpt(&format!("/{}", path.join("/"))))
     })
@@ -166,13 +169,17 @@ pub(super) fn volumes<'p>(
     spec: &Spec<'_>,
     containers: &[(ContainerIndex, Vec<ContainerGrant<'_>>)],
 ) -> Vec<PodGrant<'p>> {
-    let unmounted = |at: ContainerIndex, index: usize| {
-        containers
-            .iter()
-            .any(|(place, grants)| *place == at && grants.contains(&ContainerGrant::Unmount(index)))
-    };
-    let mut freed = Vec::new();
-    let mut held = Vec::new();
+    let unmounted: BTreeSet<(ContainerIndex, usize)> = containers
+        .iter()
+        .flat_map(|(at, grants)| {
+            grants.iter().filter_map(|grant| match grant {
+                ContainerGrant::Unmount(index) => Some((*at, *index)),
+                _ => None,
+            })
+        })
+        .collect();
+    let mut freed = BTreeSet::new();
+    let mut held = BTreeSet::new();
     // A name that a grant mounts is taken for the volume that is there.
     let granted: Vec<String> = containers
         .iter()
@@ -185,14 +192,14 @@ pub(super) fn volumes<'p>(
     held.extend(granted.iter().map(String::as_str));
     for (at, container) in spec.all_containers() {
         for (index, mount) in container.volume_mounts.iter().enumerate() {
-            let names = if unmounted(at, index) { &mut freed } else { &mut held };
-            names.push(mount.name.as_str());
+            let names = if unmounted.contains(&(at, index)) { &mut freed } else { &mut held };
+            names.insert(mount.name.as_str());
         }
     }
     if freed.is_empty() {
         return Vec::new();
     }
-    let goes = |name: &str| freed.contains(&name) && !held.contains(&name);
+    let goes = |name: &str| freed.contains(name) && !held.contains(name);
     let volumes = spec.volumes.iter().enumerate().rev();
     volumes
         .filter(|(_, volume)| goes(volume.name.as_str()))
@@ -216,7 +223,8 @@ pub fn devices_of<'p>(
     container: &Container<'_>,
     policies: &'p PolicySet,
 ) -> Vec<HostDevice<'p>> {
-    let paths = container.volume_mounts.iter().filter_map(|mount| node_path(spec, mount));
+    let volumes = spec.volumes_by_name();
+    let paths = container.volume_mounts.iter().filter_map(|mount| node_path(&volumes, mount));
     let devices = paths.filter_map(|path| {
         let device = policies.policies().iter().find(|policy| {
             let mut devices = policy.spec().legacy.iter().flat_map(|legacy| &legacy.host_paths);
@@ -243,8 +251,8 @@ struct Claimant<'s> {
 
 impl Claimant<'_> {
     /// Whether a mount is of the device, or of all of `/dev`.
-    fn has(&self, spec: &Spec<'_>, mount: &VolumeMount<'_>) -> bool {
-        let path = node_path(spec, mount).unwrap_or_default();
+    fn has(&self, volumes: &Volumes<'_, '_>, mount: &VolumeMount<'_>) -> bool {
+        let path = node_path(volumes, mount).unwrap_or_default();
         let mut devices = self.legacy.host_paths.iter();
         path == ["dev"] || devices.any(|device| is_device(&path, device))
     }
@@ -291,16 +299,23 @@ impl Use {
 }
 
 /// The path of the node that a mount shows, by its parts; `None` if it is none of the node's.
-fn node_path<'s>(spec: &'s Spec<'_>, mount: &'s VolumeMount<'_>) -> Option<Vec<&'s str>> {
-    let mut volumes = spec.volumes.iter();
-    let volume = volumes.find(|volume| volume.name == mount.name.as_str())?;
+pub(crate) fn node_path<'s>(
+    volumes: &Volumes<'s, '_>,
+    mount: &'s VolumeMount<'_>,
+) -> Option<Vec<&'s str>> {
+    let volume = volumes.get(mount.name.as_str())?;
     let mut path = parts(volume.host_path.as_ref()?.path.as_str());
     path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
     Some(path)
 }
 
-fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> Use {
-    let Some(path) = node_path(spec, mount) else {
+fn use_of(
+    volumes: &Volumes<'_, '_>,
+    mount: &VolumeMount<'_>,
+    asked: &[Claimant<'_>],
+    asks: &[&Ask<'_>],
+) -> Use {
+    let Some(path) = node_path(volumes, mount) else {
         return Use::Other;
     };
     let shown = excerpt(&format!("/{}", path.join("/")));
@@ -325,7 +340,17 @@ fn use_of(spec: &Spec<'_>, mount: &VolumeMount<'_>, asked: &[Claimant<'_>]) -> U
         _ if is_asked => Use::Moved(shown, elsewhere()),
         ["dev", below @ ..] if is_harmless(below) => Use::Other,
         ["dev", ..] => {
-            Use::Else(format!("`{shown}` is a device of the node that is not asked for"))
+            let brought = asks.iter().find(|ask| {
+                let mut resources = ask.mode.resources.iter();
+                resources.any(|resource| is_named_after(&resource.name, &path))
+            });
+            Use::Else(match brought {
+                Some(ask) => format!(
+                    "the policy for `{}` does not name `{shown}` in `legacy.hostPaths`",
+                    ask.policy.device()
+                ),
+                None => format!("`{shown}` is a device of the node that is not asked for"),
+            })
         }
         ["sys" | "proc", ..] => Use::Else(format!("the node's `{shown}` is mounted")),
         _ => Use::Other,

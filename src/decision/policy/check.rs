@@ -218,6 +218,18 @@ impl Check<'_> {
             );
         }
         let brings = |mode: &Mode| !mode.privileged && mode.brings_device();
+        let whole = spec.modes.get(&spec.default_mode).and_then(Mode::changes_the_pod);
+        if let Some(field) = whole {
+            self.error(
+                &when,
+                format!(
+                    "`when: Always` gives the default mode, and `{}` has `{field}`, which changes the whole pod",
+                    spec.default_mode
+                ),
+                "the other containers asked for nothing either",
+                "make a mode the default that changes its container only, or write `when: Asked`",
+            );
+        }
         let brings = spec.modes.get(&spec.default_mode).is_none_or(brings);
         if !brings {
             self.error(

@@ -87,6 +87,20 @@ impl Mode {
             || (self.host_users != Some(false) && self.capabilities.iter().any(of_the_node))
     }
 
+    /// The first field of the mode, if any, that changes more of a pod than one container: where or how
+    /// all of it runs.
+    pub fn changes_the_pod(&self) -> Option<&'static str> {
+        let fields = [
+            ("hostUsers", self.host_users.is_some()),
+            ("runtimeClassName", self.runtime_class_name.is_some()),
+            ("nodeSelector", !self.node_selector.is_empty()),
+            ("nodeAffinity", !self.node_affinity.is_empty()),
+            ("podAnnotations", !self.pod_annotations.is_empty()),
+            ("schedulingGates", !self.scheduling_gates.is_empty()),
+        ];
+        fields.into_iter().find(|(_, is_set)| *is_set).map(|(field, _)| field)
+    }
+
     /// Whether the mode has the kubelet bring a device. CRI-O brings devices by an annotation.
     pub fn brings_device(&self) -> bool {
         !(self.resources.is_empty()
