@@ -278,7 +278,8 @@ impl Merged {
         self.value(key, count.and_then(not_zero))
     }
 
-    fn value<T>(&self, key: &str, value: Result<T, String>) -> Result<T, Error> {
+    /// What a key means, or an error that names the place where it was typed.
+    pub fn value<T>(&self, key: &str, value: Result<T, String>) -> Result<T, Error> {
         value.map_err(|problem| Error::Value {
             place: Origin::of(&self.layers, key).place(key),
             problem,

@@ -50,6 +50,7 @@ const VARIANTS: &[&[&str]] = &[
     &["--failure-policy=Ignore", "--replicas=3", "--advise=argoproj.io/v1alpha1/rollouts"],
     &["--url=https://127.0.0.1:8443"],
     &["--prefix=devices.example.org", "--own-namespace=grants"],
+    &["--kubernetes-version=1.30"],
 ];
 
 #[test]
@@ -322,8 +323,11 @@ fn an_authority_is_given_by_its_certificates_alone() {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let issuer = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (issuer.cert.pem(), issuer.signing_key.serialize_pem());
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = parameters.self_signed(&signing_key).unwrap().pem();
+    let key = signing_key.serialize_pem();
     let good = file("ca.crt", &certificate);
     let objects = objects(&[&format!("--ca-bundle={good}"), "--url=https://[::1]:8443/"]);
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
@@ -336,9 +340,33 @@ fn an_authority_is_given_by_its_certificates_alone() {
         ("both.pem", format!("{certificate}{key}"), "a private key is in it"),
         ("empty.pem", String::new(), "no certificate is in it"),
         ("torn.pem", certificate.replace("-----END", ""), "this is no PEM"),
+        (
+            "none.pem",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
+            "certificate 1 is none",
+        ),
     ] {
         fails(&[&format!("--ca-bundle={}", file(name, &text))], &[name, words]);
     }
+}
+
+/// It works until the certificate is renewed, so that it is no error.
+#[test]
+fn a_certificate_of_a_server_is_no_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let certs = folder.path().join("certs");
+    let made = Command::new(root().join("certs/make")).arg(&certs).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let bundle = certs.join("both.crt");
+    let text = ["ca.crt", "tls.crt"].map(|file| fs::read_to_string(certs.join(file)).unwrap());
+    fs::write(&bundle, text.concat()).unwrap();
+    let output = devgrant(&["--only=registration", &format!("--ca-bundle={}", bundle.display())]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let words = "both.crt: certificate 2 (CN=devgrant.devgrant-system.svc) is of no authority";
+    assert!(stderr.contains(words), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("caBundle"));
 }
 
 /// As `certs/README.md` says to do it; rustls is what serves such a pair.
@@ -408,6 +436,10 @@ fn what_cannot_be_printed_is_said() {
         (&["--image=a b"], "write NAME:TAG"),
         (&["--advise=rollouts"], "argoproj.io/v1alpha1/rollouts"),
         (&["--only=all"], "--only"),
+        (
+            &["--kubernetes-version=1.29"],
+            "flag --kubernetes-version: devgrant runs on Kubernetes 1.30 and later",
+        ),
         (&["--policies", a, "--policies", b], "x.yaml: a second policy file of this name"),
     ] {
         fails(flags, &[words]);

@@ -5,18 +5,20 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::x509::X509Version;
 
 use super::arguments::{PolicyArguments, load};
 use super::problems::BadPolicies;
 use super::{Status, output};
 use crate::config::{Limits, Merged, Sources, Typed};
 use crate::decision::policy::is_dns_subdomain;
-use crate::decision::{PolicySet, PolicySource};
+use crate::decision::{KubernetesVersion, PolicySet, PolicySource};
 use crate::policies;
 use crate::registration::{Certificates, FailurePolicy, Installation, Part, Reach, WorkloadKind};
 
@@ -135,6 +137,7 @@ impl FromStr for WorkloadKind {
 pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
     let merged = load(arguments.policy.config.clone(), arguments.policy.typed())?;
     let config = merged.config()?;
+    merged.value("kubernetesVersion", new_enough(config.settings.kubernetes_version))?;
     let sources = policies::read(&config.policies)?;
     let policies = PolicySet::compile(&sources, config.settings.clone())
         .map_err(|problems| BadPolicies::new(&problems, &sources))?;
@@ -214,11 +217,42 @@ fn ca_bundle(file: &Path) -> anyhow::Result<String> {
         bail!("{}: a private key is in it; give the certificate of the authority alone", place());
     }
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    match certificates {
-        Ok(found) if !found.is_empty() => Ok(text),
-        Ok(_) => bail!("{}: no certificate is in it; it begins with BEGIN CERTIFICATE", place()),
-        Err(error) => bail!("{}: this is no PEM: {error}", place()),
+    let certificates =
+        certificates.map_err(|error| anyhow!("{}: this is no PEM: {error}", place()))?;
+    if certificates.is_empty() {
+        bail!("{}: no certificate is in it; it begins with BEGIN CERTIFICATE", place());
     }
+    for (index, der) in certificates.iter().enumerate() {
+        let number = index + 1;
+        let (_, certificate) = x509_parser::parse_x509_certificate(der)
+            .map_err(|error| anyhow!("{}: certificate {number} is none: {error}", place()))?;
+        if !is_authority(&certificate) {
+            output::warning(&format!(
+                "{}: certificate {number} ({}) is of no authority: the API server would trust that one \
+                 alone, and fail with the next; give the certificate of whoever issued it",
+                place(),
+                certificate.subject()
+            ))?;
+        }
+    }
+    Ok(text)
+}
+
+/// Whether the API server takes others that this one signed. Before version 3 nothing said that it does
+/// not (Go `crypto/x509`, `CheckSignatureFrom`).
+fn is_authority(certificate: &X509Certificate<'_>) -> bool {
+    certificate.version().0 < X509Version::V3.0 || certificate.is_ca()
+}
+
+/// `docs/kubernetes-facts.md` F: both became stable there.
+fn new_enough(version: KubernetesVersion) -> Result<(), String> {
+    if version >= OLDEST {
+        return Ok(());
+    }
+    Err(format!(
+        "devgrant runs on Kubernetes {OLDEST} and later, where matchConditions and \
+         ValidatingAdmissionPolicy are stable, and this is {version}; upgrade the cluster first"
+    ))
 }
 
 /// Policy files as the keys of a ConfigMap.
@@ -314,6 +348,8 @@ const ELSEWHERE: &[&str] = &[
     "tlsCert",
     "tlsKey",
 ];
+/// The oldest API server that takes all objects.
+const OLDEST: KubernetesVersion = KubernetesVersion { minor: 30 };
 const IMAGE: &str = concat!("devgrant:", env!("CARGO_PKG_VERSION"));
 const HEADER: &str =
     "# Made by `devgrant manifests`. Make it again when policies or settings change.\n";
