@@ -461,9 +461,9 @@ fn rbac_page() -> String {
     let mut page = "\
 # What devgrant may do in a cluster
 
-Each verb of the server's roles, and why. Made from `src/registration/rbac.rs`, as the roles are; nothing
-is granted that is not here. In particular nothing about pods: they come to the server in reviews,
-and the API server writes what it answers.
+Each verb of the server's roles, and why; `devgrant manifests --only rbac` prints the roles. Both are made from
+`src/registration/rbac.rs`: nothing is granted that is not here. In particular nothing about pods: they come to the
+server in reviews, and the API server writes what it answers. `devgrant scan` asks with the rights of whoever runs it.
 "
     .to_owned();
     for (scope, title) in [
@@ -495,10 +495,10 @@ and the API server writes what it answers.
     }
     page.push_str(
         "
-*Own authority*: the default. With cert-manager, or with a certificate from files, the server reads no
-Secret through the API, writes no `caBundle`, and needs no Lease.
+*Own authority*: the default, without `--cert-manager` and `--ca-bundle`. With either of them the server has its
+certificate from files: it reads no Secret through the API, writes no `caBundle`, and needs no Lease.
 
-No `create` of Secrets: whoever may create one may make a token of any service account of the namespace.
+No `create` of Secrets: whoever may create one may get a token of any service account of the namespace.
 So the Secret `devgrant-authority` comes with the installation, empty, and the server fills it.
 
 **What a stolen token of the server could do.** RBAC knows no fields: `patch` of the webhook configurations is
