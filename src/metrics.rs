@@ -3,16 +3,16 @@
 //! Label values come from enums of ours or from the names in policies, never from a pod: whoever
 //! writes pods could otherwise make as many time series as they like.
 
+mod catalog;
 mod cluster;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
-};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
-use crate::decision::Admission;
+use crate::decision::{Admission, Reason};
+use catalog::Catalog;
+pub use catalog::{Declared, Kind, Label, Values};
 pub use cluster::{BundleApply, ClusterMetrics, NamespaceRead};
 
 /// The buckets of the duration of an admission, in seconds.
@@ -25,10 +25,25 @@ const SECONDS: [f64; 16] = [
     1.0, 2.5, 5.0,
 ];
 
+/// The `verdict` label: of what was decided, and of what was not, by who must act.
+pub const VERDICTS: [&str; 4] = ["admit", "refuse", "undecided", "unanswerable"];
+/// The `reason` label of reviews that got no verdict. Those that were turned away have their own counter.
+pub const FAILURES: [&str; 8] = [
+    // A reason of refusals as well.
+    "TooLarge",
+    "BrokenBody",
+    "Bug",
+    "Deadline",
+    "SlowBody",
+    "Unanswerable",
+    "Undecided",
+    "WrongType",
+];
+
 /// All metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    catalog: Catalog,
     admissions: IntCounterVec,
     admission_duration: Histogram,
     in_flight: IntGauge,
@@ -36,6 +51,7 @@ pub struct Metrics {
     connections: IntGauge,
     connections_refused: IntCounter,
     policy_reloads: IntCounterVec,
+    policy_refused: IntGauge,
     policy_info: IntGaugeVec,
     certificate_not_after: IntGauge,
     certificate_reloads: IntCounterVec,
@@ -71,87 +87,65 @@ pub enum Reload {
 impl Metrics {
     /// All metrics, at zero.
     pub fn new() -> Result<Self, BadMetric> {
-        let registry = Registry::new();
-        let build_info = add(&registry, gauges("build_info", "What runs here", &["version"]))?;
+        let mut all = Catalog::new();
+        let version = Label::open("version", "the version of this program");
+        let build_info = all.gauges("build_info", "What runs here", &[version])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reasons = Reason::ALL.map(Reason::as_str).into_iter();
+        let reload = || Label::closed("result", Reload::ALL.map(Reload::as_str));
         Ok(Self {
-            admissions: add(
-                &registry,
-                counters(
-                    "admissions_total",
-                    "Reviews answered; one for each device of a grant",
-                    &["endpoint", "verdict", "reason", "device", "mode"],
-                ),
+            admissions: all.counters(
+                "admissions_total",
+                "Reviews answered; one for each device of a grant",
+                &[
+                    Label::closed("endpoint", Endpoint::ALL.map(Endpoint::as_str)),
+                    Label::closed("verdict", VERDICTS),
+                    Label::closed("reason", reasons.chain(FAILURES.into_iter().skip(1))),
+                    Label::open("device", "a device of the policies; empty without a grant"),
+                    Label::open("mode", "its mode; empty without a grant"),
+                ],
             )?,
-            admission_duration: add(
-                &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "admission_duration_seconds",
-                        "From the head of a review to its answer, the reading of its body included",
-                    )
-                    .namespace(NAMESPACE)
-                    .buckets(SECONDS.to_vec()),
-                ),
+            admission_duration: all.histogram(
+                "admission_duration_seconds",
+                "From the head of a review to its answer, the reading of its body included",
+                &SECONDS,
             )?,
-            in_flight: add(
-                &registry,
-                IntGauge::with_opts(opts(
-                    "requests_in_flight",
-                    "Reviews that are being read or decided",
-                )),
+            in_flight: all.gauge("requests_in_flight", "Reviews that are being read or decided")?,
+            shed: all.counter(
+                "requests_shed_total",
+                "Reviews answered 429 since too many were decided or too many bytes arriving",
             )?,
-            shed: add(
-                &registry,
-                IntCounter::with_opts(opts(
-                    "requests_shed_total",
-                    "Reviews answered 429 since too many were decided or too many bytes arriving",
-                )),
+            connections: all.gauge("connections", "Open connections of the HTTPS port")?,
+            connections_refused: all.counter(
+                "connections_refused_total",
+                "Connections of either port closed at once since their peer had its share",
             )?,
-            connections: add(
-                &registry,
-                IntGauge::with_opts(opts("connections", "Open connections of the HTTPS port")),
+            policy_reloads: all.counters(
+                "policy_reload_total",
+                "Changed policy sets that were read again",
+                &[reload()],
             )?,
-            connections_refused: add(
-                &registry,
-                IntCounter::with_opts(opts(
-                    "connections_refused_total",
-                    "Connections of either port closed at once since their peer had its share",
-                )),
+            policy_refused: all.gauge(
+                "policy_refused",
+                "Whether the policy set that came last was refused, and an older one decides",
             )?,
-            policy_reloads: add(
-                &registry,
-                counters(
-                    "policy_reload_total",
-                    "Changed policy sets that were read again",
-                    &["result"],
-                ),
+            policy_info: all.gauges(
+                "policy_info",
+                "The policy set in force",
+                &[Label::open("digest", "what the policies mean, hashed")],
             )?,
-            policy_info: add(
-                &registry,
-                gauges("policy_info", "The policy set in force", &["digest"]),
+            certificate_not_after: all.gauge(
+                "certificate_not_after_seconds",
+                "Until when the certificate in force is valid, in Unix time; 0 without one",
             )?,
-            certificate_not_after: add(
-                &registry,
-                IntGauge::with_opts(opts(
-                    "certificate_not_after_seconds",
-                    "Until when the certificate in force is valid, in Unix time",
-                )),
+            certificate_reloads: all.counters(
+                "certificate_reload_total",
+                "Changed certificates that were read or made again",
+                &[reload()],
             )?,
-            certificate_reloads: add(
-                &registry,
-                counters(
-                    "certificate_reload_total",
-                    "Changed certificates that were read or made again",
-                    &["result"],
-                ),
-            )?,
-            panics: add(
-                &registry,
-                IntCounter::with_opts(opts("panics_total", "Panics that were caught")),
-            )?,
-            cluster: ClusterMetrics::new(&registry)?,
-            registry,
+            panics: all.counter("panics_total", "Panics that were caught")?,
+            cluster: ClusterMetrics::new(&mut all)?,
+            catalog: all,
         })
     }
 
@@ -219,6 +213,7 @@ impl Metrics {
     /// Counts a changed policy set.
     pub fn policy_reload(&self, result: Reload) {
         self.policy_reloads.with_label_values(&[result.as_str()]).inc();
+        self.policy_refused.set(i64::from(result == Reload::Kept));
     }
 
     /// Says until when the certificate in force is valid.
@@ -240,8 +235,14 @@ impl Metrics {
     /// and has none of it, rather than the scrape failing for reasons that nobody sees.
     pub fn text(&self) -> String {
         TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
+            .encode_to_string(&self.catalog.registry.gather())
             .unwrap_or_else(|error| format!("# {error}\n"))
+    }
+
+    /// Every metric there is, in the order of its declaration, also those that [`text`](Self::text) does
+    /// not have yet.
+    pub fn declared(&self) -> &[Declared] {
+        &self.catalog.declared
     }
 
     /// The content type of [`text`](Self::text).
@@ -249,6 +250,9 @@ impl Metrics {
 }
 
 impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Advise, Self::Mutate, Self::Validate];
+
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -260,6 +264,9 @@ impl Endpoint {
 }
 
 impl Reload {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Kept, Self::Swapped];
+
     /// The label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -286,32 +293,9 @@ impl Drop for Count {
     }
 }
 
-const NAMESPACE: &str = "devgrant";
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace(NAMESPACE)
-}
-
-fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(opts(name, help), labels)
-}
-
-fn gauges(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    IntGaugeVec::new(opts(name, help), labels)
-}
-
 fn unix_seconds(time: SystemTime) -> i64 {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     i64::try_from(seconds).unwrap_or(i64::MAX)
-}
-
-fn add<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: prometheus::Result<C>,
-) -> Result<C, BadMetric> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }
 
 #[cfg(test)]

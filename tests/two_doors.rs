@@ -6,97 +6,22 @@
     reason = "a test that cannot go on says where and stops"
 )]
 
+#[path = "support/serving.rs"]
+mod serving;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
+use serving::Serving;
+
 const DEVGRANT: &str = env!("CARGO_BIN_EXE_devgrant");
-
-/// The real binary, serving.
-struct Serving {
-    child: Child,
-    port: u16,
-    config: Arc<ClientConfig>,
-    // What the server writes, kept open so that it can go on writing.
-    lines: Option<BufReader<std::process::ChildStderr>>,
-}
-
-impl Serving {
-    fn start(folder: &Path) -> Self {
-        let ca = folder.join("ca.pem");
-        let mut child = Command::new(DEVGRANT)
-            .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
-            .arg("--ca-out")
-            .arg(&ca)
-            .env("TMPDIR", folder)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut seen = String::new();
-        let port = loop {
-            let mut line = String::new();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended:\n{seen}");
-            seen.push_str(&line);
-            // The last line that it prints before it serves: the one to paste.
-            if line.contains("curl -sS --cacert") {
-                let (_, behind) = line.split_once("https://localhost:").unwrap();
-                break behind.split_once('/').unwrap().0.parse().unwrap();
-            }
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&ca).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { child, port, config: Arc::new(config), lines: Some(lines) }
-    }
-
-    /// Sends a body to `/mutate` over TLS; gives status and body.
-    fn post(&self, body: &[u8]) -> (u16, Vec<u8>) {
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::clone(&self.config), name).unwrap();
-        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let mut stream = StreamOwned::new(connection, socket);
-        write!(
-            stream,
-            "POST /mutate?timeout=10s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        )
-        .unwrap();
-        stream.write_all(body).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_off(end))
-    }
-
-    /// Asks it to stop, and waits until it has.
-    fn stop(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        if let Some(lines) = &mut self.lines {
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-        }
-        self.child.wait().unwrap()
-    }
-}
 
 fn reviews() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/admission-reviews");
@@ -127,10 +52,10 @@ fn reviews() -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn the_server_and_admit_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let serving = Serving::start(folder.path());
+    let serving = Serving::start(folder.path(), &[]);
     for (path, review) in reviews() {
         let name = path.display();
-        let (status, served) = serving.post(&review);
+        let (status, served) = serving.post("/mutate", "", &review);
         assert_eq!(status, 200, "{name}");
         let mut admit = Command::new(DEVGRANT)
             .args(["admit", "-f", "-"])
@@ -151,7 +76,8 @@ fn the_server_and_admit_give_the_same_bytes() {
         let allowed = answer["response"]["allowed"].as_bool().unwrap();
         assert_eq!(output.status.code(), Some(i32::from(!allowed)), "{name}");
     }
-    let (status, body) = serving.post(br#"{"apiVersion":"admission.k8s.io/v1beta1"}"#);
+    let (status, body) =
+        serving.post("/mutate", "", br#"{"apiVersion":"admission.k8s.io/v1beta1"}"#);
     assert_eq!(status, 400);
     assert!(String::from_utf8(body).unwrap().contains("v1beta1"));
     assert!(serving.stop().success());
@@ -160,13 +86,13 @@ fn the_server_and_admit_give_the_same_bytes() {
 #[test]
 fn a_log_that_nobody_reads_any_more_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut serving = Serving::start(folder.path());
+    let mut serving = Serving::start(folder.path(), &[]);
     // As `serve 2>&1 | head`: every further line of the log meets a closed pipe.
     serving.lines = None;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/review.json");
     let review = fs::read(example).unwrap();
     for _ in 0..2 {
-        assert_eq!(serving.post(&review).0, 200);
+        assert_eq!(serving.post("/mutate", "", &review).0, 200);
     }
     assert!(serving.stop().success());
 }
@@ -174,7 +100,7 @@ fn a_log_that_nobody_reads_any_more_stops_nothing() {
 #[test]
 fn what_is_written_for_pasting_can_be_changed_by_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
-    let serving = Serving::start(folder.path());
+    let serving = Serving::start(folder.path(), &[]);
     let scratch = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -189,7 +115,7 @@ fn what_is_written_for_pasting_can_be_changed_by_nobody_else() {
 #[test]
 fn what_stands_in_the_way_is_said_before_anything_serves() {
     let folder = tempfile::tempdir().unwrap();
-    let serving = Serving::start(folder.path());
+    let serving = Serving::start(folder.path(), &[]);
     let taken = format!("127.0.0.1:{}", serving.port);
     let bad = folder.path().join("bad.pem");
     fs::write(&bad, "no certificate").unwrap();

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{BadMetric, Reload, add, counters, gauges, opts, unix_seconds};
+use super::catalog::{Catalog, Label};
+use super::{BadMetric, Reload, unix_seconds};
 
 /// The metrics of a server in a cluster; at zero without one.
 #[derive(Debug)]
@@ -45,71 +46,51 @@ pub enum BundleApply {
 }
 
 impl ClusterMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, BadMetric> {
-        let gauge = |name, help| IntGauge::with_opts(opts(name, help));
+    pub(super) fn new(all: &mut Catalog) -> Result<Self, BadMetric> {
+        let resource = || Label::closed("resource", RESOURCES);
         Ok(Self {
-            watch_synced: add(
-                registry,
-                gauges("watch_synced", "Whether the first list of a watch is there", &["resource"]),
+            watch_synced: all.gauges(
+                "watch_synced",
+                "Whether the first list of a watch is there",
+                &[resource()],
             )?,
-            watch_errors: add(
-                registry,
-                counters(
-                    "watch_errors_total",
-                    "Watches that broke; the last state was kept",
-                    &["resource"],
-                ),
+            watch_errors: all.counters(
+                "watch_errors_total",
+                "Watches that broke; the last state was kept",
+                &[resource()],
             )?,
-            namespace_reads: add(
-                registry,
-                counters(
-                    "namespace_reads_total",
-                    "Namespaces read from the API server since the watch had not told of them",
-                    &["result"],
-                ),
+            namespace_reads: all.counters(
+                "namespace_reads_total",
+                "Namespaces read from the API server since the watch had not told of them",
+                &[Label::closed("result", NamespaceRead::ALL.map(NamespaceRead::as_str))],
             )?,
-            lease_held: add(
-                registry,
-                gauge("lease_held", "Whether this replica takes care of the certificates for all"),
+            lease_held: all.gauge(
+                "lease_held",
+                "Whether this replica takes care of the certificates for all",
             )?,
-            authority_not_after: add(
-                registry,
-                gauges(
-                    "authority_not_after_seconds",
-                    "Until when the shared authority that signs is valid, in Unix time",
-                    &[],
-                ),
+            authority_not_after: all.gauges(
+                "authority_not_after_seconds",
+                "Until when the shared authority that signs is valid, in Unix time",
+                &[],
             )?,
-            authority_reloads: add(
-                registry,
-                counters(
-                    "authority_reload_total",
-                    "Changed authorities that were read from the Secret",
-                    &["result"],
-                ),
+            authority_reloads: all.counters(
+                "authority_reload_total",
+                "Changed authorities that were read from the Secret",
+                &[Label::closed("result", Reload::ALL.map(Reload::as_str))],
             )?,
-            bundle_in_force: add(
-                registry,
-                gauges(
-                    "ca_bundle_in_force",
-                    "Whether every registered webhook trusts the authorities of the Secret",
-                    &[],
-                ),
+            bundle_in_force: all.gauges(
+                "ca_bundle_in_force",
+                "Whether every registered webhook trusts the authorities of the Secret",
+                &[],
             )?,
-            bundle_applies: add(
-                registry,
-                counters(
-                    "ca_bundle_apply_total",
-                    "Times that the caBundle of a registration was written",
-                    &["result"],
-                ),
+            bundle_applies: all.counters(
+                "ca_bundle_apply_total",
+                "Times that the caBundle of a registration was written",
+                &[Label::closed("result", BundleApply::ALL.map(BundleApply::as_str))],
             )?,
-            registration_outdated: add(
-                registry,
-                gauge(
-                    "registration_outdated",
-                    "Whether the registered matchConditions are not what the policies need",
-                ),
+            registration_outdated: all.gauge(
+                "registration_outdated",
+                "Whether the registered matchConditions are not what the policies need",
             )?,
         })
     }
@@ -126,12 +107,7 @@ impl ClusterMetrics {
 
     /// Counts the live read of a namespace.
     pub fn namespace_read(&self, result: NamespaceRead) {
-        let result = match result {
-            NamespaceRead::Failed => "failed",
-            NamespaceRead::Found => "found",
-            NamespaceRead::Missing => "missing",
-        };
-        self.namespace_reads.with_label_values(&[result]).inc();
+        self.namespace_reads.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Says whether this replica holds the Lease.
@@ -156,12 +132,7 @@ impl ClusterMetrics {
 
     /// Counts a `caBundle` that was written, or not.
     pub fn bundle_apply(&self, result: BundleApply) {
-        let result = match result {
-            BundleApply::Applied => "applied",
-            BundleApply::Conflict => "conflict",
-            BundleApply::Failed => "failed",
-        };
-        self.bundle_applies.with_label_values(&[result]).inc();
+        self.bundle_applies.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Says whether the registration must be applied again.
@@ -170,4 +141,30 @@ impl ClusterMetrics {
     }
 }
 
+impl NamespaceRead {
+    const ALL: [Self; 3] = [Self::Failed, Self::Found, Self::Missing];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Found => "found",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+impl BundleApply {
+    const ALL: [Self; 3] = [Self::Applied, Self::Conflict, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What is watched.
+const RESOURCES: [&str; 2] = ["namespaces", "nodes"];
 const NO_LABELS: &[&str] = &[];

@@ -126,3 +126,33 @@ impl IntoResponse for Failure {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{FAILURES, VERDICTS};
+
+    #[test]
+    fn every_failure_is_counted_under_a_declared_label() {
+        let facts = || Facts { uid: String::new(), namespace: String::new(), name: String::new() };
+        let nowhere = Undecided::UnknownNamespace(String::new());
+        let unanswerable = Review::decode(b"").unwrap_err();
+        // All but `Busy`, which is counted by itself.
+        let all = [
+            Failure::BrokenBody,
+            Failure::Bug,
+            Failure::Deadline(Duration::ZERO),
+            Failure::SlowBody(Duration::ZERO),
+            Failure::TooLarge(0),
+            Failure::Unanswerable(unanswerable),
+            Failure::Undecided { facts: facts(), error: nowhere },
+            Failure::WrongType,
+        ];
+        let mut reasons = all.each_ref().map(Failure::reason);
+        let mut declared = FAILURES;
+        reasons.sort_unstable();
+        declared.sort_unstable();
+        assert_eq!(reasons, declared);
+        assert!(all.iter().all(|failure| VERDICTS.contains(&failure.verdict())));
+    }
+}
