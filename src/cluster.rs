@@ -6,6 +6,7 @@
 //!
 //! - `client`: the client, and its errors in words
 //! - `namespaces`, `live`: what is known of namespaces; the one live read
+//! - `nodes`: which extended resources any node offers
 //! - `trust`: the authority in the Secret, and what is due for it; pure
 //! - `keeper`: follows the Secret and does what is due, with `lease` to be the only one
 //! - `registered`: both webhook configurations, and their `caBundle`
@@ -20,6 +21,7 @@ mod keeper;
 mod lease;
 mod live;
 mod namespaces;
+mod nodes;
 mod registered;
 mod status;
 mod trust;
@@ -37,6 +39,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 pub use client::{NoCluster, connect};
 pub use events::OwnPod;
 pub use namespaces::Namespaces;
+pub use nodes::Nodes;
 pub use status::{Status, Topic};
 
 use crate::metrics::Metrics;
@@ -50,6 +53,7 @@ use registered::{NAME, Registrations};
 pub struct Cluster {
     client: Client,
     namespaces: Arc<Namespaces>,
+    nodes: Option<Arc<Nodes>>,
     registrations: Registrations,
     expression: Option<Expression>,
     told: Option<(OwnPod, Arc<LivePolicies>)>,
@@ -79,6 +83,7 @@ impl Cluster {
         Self {
             client,
             namespaces,
+            nodes: None,
             registrations,
             expression: None,
             told: None,
@@ -111,6 +116,12 @@ impl Cluster {
         authority
     }
 
+    /// Follows the nodes. What is returned is what they offer.
+    pub fn watch_nodes(&mut self) -> Arc<Nodes> {
+        let nodes = || Arc::new(Nodes::new(Arc::clone(&self.metrics)));
+        Arc::clone(self.nodes.get_or_insert_with(nodes))
+    }
+
     /// Compares what is registered with what the policies need.
     pub fn compare_registration(&mut self, expression: Expression) {
         self.expression = Some(expression);
@@ -137,6 +148,10 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let (namespaces, client) = (self.namespaces(), self.client.clone());
         tasks.spawn(async move { namespaces.follow(client).await });
+        if let Some(nodes) = self.nodes.take() {
+            let client = self.client.clone();
+            tasks.spawn(async move { nodes.follow(client).await });
+        }
         if let Some((pod, policies)) = self.told.take() {
             tasks.spawn(events::tell(self.client.clone(), pod, policies));
         }

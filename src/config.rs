@@ -61,6 +61,8 @@ pub struct ServerConfig {
     pub health: SocketAddr,
     /// Whether there is no cluster.
     pub standalone: bool,
+    /// Whether the nodes are watched.
+    pub watch_nodes: bool,
     /// Where the certificate comes from.
     pub certificate: CertificateSource,
     /// The limits of connections and requests.
@@ -204,9 +206,20 @@ impl Merged {
             listen,
             health: self.address("health", typed.health.as_deref())?,
             standalone,
+            watch_nodes: self.watch_nodes(standalone)?,
             certificate: self.certificate()?,
             limits: self.limits()?,
         })
+    }
+
+    fn watch_nodes(&self, standalone: bool) -> Result<bool, Error> {
+        let watched = self.typed.watch_nodes.unwrap_or(false);
+        if watched && standalone {
+            let problem =
+                "there are no nodes without a cluster; leave out one of it and standalone";
+            return self.value("watchNodes", Err(problem.to_owned()));
+        }
+        Ok(watched)
     }
 
     fn limits(&self) -> Result<Limits, Error> {

@@ -71,6 +71,8 @@ pub struct Server {
     pub policies: Arc<LivePolicies>,
     /// What is known of namespaces.
     pub namespaces: Namespaces,
+    /// What nodes offer, where they are watched.
+    pub nodes: Option<Arc<cluster::Nodes>>,
     /// What `/readyz?verbose` tells of the cluster, where there is one.
     pub cluster: Option<Arc<cluster::Status>>,
     /// What is counted: the same metrics as those of the policies.
@@ -117,8 +119,8 @@ pub enum Error {
 impl Server {
     /// Gets the certificate and both ports.
     pub async fn bind(self) -> Result<Bound, Error> {
-        let Self { listen, health, certificate, limits, policies, namespaces, cluster, metrics } =
-            self;
+        let Self { listen, health, certificate, limits, policies, namespaces, .. } = self;
+        let Self { nodes, cluster, metrics, .. } = self;
         let certificates = Arc::new(certificate.load().await?);
         let https = bind(listen, "--listen").await?;
         let plain = bind(health, "--health").await?;
@@ -126,7 +128,9 @@ impl Server {
             https,
             plain,
             certificates,
-            context: Arc::new(Context::new(policies, namespaces, metrics, limits)),
+            context: Arc::new(
+                Context::new(policies, namespaces, metrics, limits).with_nodes(nodes),
+            ),
             cluster,
         })
     }

@@ -8,7 +8,7 @@
 //! out is in the file of the same name ending in `.txt`; `DEVGRANT_REFRESH_GOLDEN=1 cargo test --test
 //! advise` writes it again, and the difference is for review.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The least number of cases: a file that got lost is noticed.
-const AT_LEAST: usize = 32;
+const AT_LEAST: usize = 36;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -37,6 +37,8 @@ struct Case {
     opted_out: bool,
     /// A folder of `tests/golden/policies`; without it, the shipped policies.
     policies: Option<String>,
+    /// The extended resources that nodes offer; without it, they are not watched.
+    offered: Option<BTreeSet<String>>,
     /// What is created, or what the object is now.
     object: Value,
     /// A JSON merge patch that makes `object` what it was before.
@@ -103,7 +105,8 @@ fn said(text: &str, name: &str) -> String {
     });
     let review = review(&case);
     let bytes = serde_json::to_vec(&review).unwrap();
-    let advice = match advise(&Review::decode(&bytes).unwrap(), &policies, namespace.as_ref()) {
+    let review_read = Review::decode(&bytes).unwrap();
+    let advice = match advise(&review_read, &policies, namespace.as_ref(), case.offered.as_ref()) {
         Ok(advice) => advice,
         Err(undecided) => return format!("undecided: {undecided}\n"),
     };

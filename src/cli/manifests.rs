@@ -135,7 +135,10 @@ impl FromStr for WorkloadKind {
 }
 
 pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
-    let merged = load(arguments.policy.config.clone(), arguments.policy.typed())?;
+    // Who lets the server read nodes wants it to.
+    let watch_nodes = arguments.nodes.then_some(true);
+    let typed = Typed { watch_nodes, ..arguments.policy.typed() };
+    let merged = load(arguments.policy.config.clone(), typed)?;
     let config = merged.config()?;
     merged.value("kubernetesVersion", new_enough(config.settings.kubernetes_version))?;
     let sources = policies::read(&config.policies)?;
@@ -153,7 +156,7 @@ pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
         grace_seconds: (limits.shutdown_delay + limits.drain).as_secs() + SPARE_SECONDS,
         memory_limit: memory_limit(limits),
         advised: arguments.advise.clone(),
-        nodes: arguments.nodes,
+        nodes: config.server.watch_nodes,
         monitoring: arguments.monitoring,
     };
     let parts = Part::ALL.into_iter().filter(|part| arguments.wants(*part));

@@ -46,6 +46,9 @@ pub struct Serve {
     /// Private key of --tls-cert, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Warn at a workload whose device no node offers; needs the rights of `manifests --nodes`.
+    #[arg(long, conflicts_with = "standalone")]
+    pub watch_nodes: bool,
     /// How log lines are written; default json, with --standalone text.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -109,6 +112,7 @@ impl Serve {
             names: (!self.names.is_empty()).then(|| self.names.clone()),
             tls_cert: self.tls_cert.clone(),
             tls_key: self.tls_key.clone(),
+            watch_nodes: self.watch_nodes.then_some(true),
             log_format: self.log_format,
             log_level: self.log_level.clone(),
             handshake_timeout: limits.handshake_timeout.clone(),
@@ -191,6 +195,7 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         limits: config.server.limits.clone(),
         policies,
         namespaces: Namespaces::Watched(cluster.namespaces()),
+        nodes: config.server.watch_nodes.then(|| cluster.watch_nodes()),
         cluster: Some(cluster.status()),
         metrics,
     }
@@ -241,6 +246,7 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
         limits: config.server.limits.clone(),
         policies,
         namespaces: Namespaces::Fixed { labels: config.assumed.namespace_labels.clone() },
+        nodes: None,
         cluster: None,
         metrics,
     }

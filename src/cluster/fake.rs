@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tower::service_fn;
 
 type Request = axum::http::Request<Body>;
-type Response = axum::http::Response<Full<Bytes>>;
+pub(super) type Response = axum::http::Response<Full<Bytes>>;
 
 /// The server; a clone is the same one.
 #[derive(Clone, Default)]
@@ -161,6 +162,32 @@ impl State {
         self.objects.insert(path.to_owned(), object.clone());
         object
     }
+}
+
+/// The answers of an API server to a watch, in this order; after the last one it is silent.
+pub(super) fn watched(answers: Vec<Response>) -> (Client, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let answers = Arc::new(Mutex::new(answers.into_iter()));
+    let service = service_fn(move |_: Request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let next = answers.lock().unwrap().next();
+        async move {
+            match next {
+                Some(answer) => Ok::<_, io::Error>(answer),
+                None => std::future::pending().await,
+            }
+        }
+    });
+    (Client::new(service, "default"), asked)
+}
+
+/// An answer to a watch.
+pub(super) fn events(events: &[(&str, Value)]) -> Response {
+    let lines = events
+        .iter()
+        .map(|(kind, object)| format!("{}\n", json!({ "type": kind, "object": object })));
+    Response::new(Full::from(lines.collect::<String>()))
 }
 
 /// An answer as it comes.

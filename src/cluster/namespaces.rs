@@ -138,17 +138,10 @@ pub(super) fn namespace(object: PartialObjectMeta<Object>) -> Option<(String, Ar
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use axum::http::{Request, Response};
-    use bytes::Bytes;
-    use http_body_util::Full;
-    use kube::client::Body;
     use serde_json::{Value, json};
-    use tower::service_fn;
 
     use super::*;
-    use crate::cluster::fake::{failure, success};
+    use crate::cluster::fake::{Response, events, failure, success, watched};
 
     fn object(name: &str, label: &str) -> Value {
         json!({
@@ -158,14 +151,7 @@ mod tests {
         })
     }
 
-    fn events(events: &[(&str, Value)]) -> Response<Full<Bytes>> {
-        let lines = events
-            .iter()
-            .map(|(kind, object)| format!("{}\n", json!({ "type": kind, "object": object })));
-        Response::new(Full::from(lines.collect::<String>()))
-    }
-
-    fn list(items: &[Value]) -> Response<Full<Bytes>> {
+    fn list(items: &[Value]) -> Response {
         success(&json!({
             "apiVersion": "meta.k8s.io/v1",
             "kind": "PartialObjectMetadataList",
@@ -174,28 +160,10 @@ mod tests {
         }))
     }
 
-    /// The answers of an API server to a watch, in this order; after the last one it is silent.
-    fn api_server(answers: Vec<Response<Full<Bytes>>>) -> (Client, Arc<AtomicUsize>) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&asked);
-        let answers = Arc::new(std::sync::Mutex::new(answers.into_iter()));
-        let service = service_fn(move |_: Request<Body>| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let next = answers.lock().unwrap().next();
-            async move {
-                match next {
-                    Some(answer) => Ok::<_, std::io::Error>(answer),
-                    None => std::future::pending().await,
-                }
-            }
-        });
-        (Client::new(service, "default"), asked)
-    }
-
     /// Follows until the API server is silent. How long that took is for the clock to say.
-    async fn after(answers: Vec<Response<Full<Bytes>>>) -> Namespaces {
+    async fn after(answers: Vec<Response>) -> Namespaces {
         let count = answers.len();
-        let (client, asked) = api_server(answers);
+        let (client, asked) = watched(answers);
         let namespaces = Namespaces::new(client.clone(), Arc::new(Metrics::new().unwrap()));
         tokio::select! {
             () = namespaces.follow(client) => {}

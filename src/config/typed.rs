@@ -65,6 +65,9 @@ pub struct Typed {
     /// Its private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key: Option<PathBuf>,
+    /// Whether the nodes are watched, to warn at a workload whose device none offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch_nodes: Option<bool>,
     /// How log lines are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<LogFormat>,
@@ -201,6 +204,7 @@ pub(super) const KEYS: &[(&str, Form)] = &[
     ("names", Form::List),
     ("tlsCert", Form::Text),
     ("tlsKey", Form::Text),
+    ("watchNodes", Form::Switch),
     ("logFormat", Form::Text),
     ("logLevel", Form::Text),
     ("handshakeTimeout", Form::Text),

@@ -3,6 +3,8 @@
 //! A controller makes the pods, so that what is said of them reaches its log and the events of a
 //! ReplicaSet, and not the person at `kubectl apply`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::answer::Admission;
@@ -21,10 +23,13 @@ use super::workload::{self, Object, Owner, misplaced};
 ///
 /// Nothing is said of what a controller made, which nobody applied; of an update that leaves the pods as
 /// they were, such as one that scales; and of pods, which [`admit`] speaks of.
+///
+/// `offered` are the extended resources that any node offers; without it nothing is said of nodes.
 pub fn advise(
     review: &Review<'_>,
     policies: &PolicySet,
     namespace: Option<&Namespace>,
+    offered: Option<&BTreeSet<String>>,
 ) -> Result<Admission, Undecided> {
     let request = Request::of(review)?;
     let mut advice = Advice::default();
@@ -33,7 +38,7 @@ pub fn advise(
         if name.is_empty() {
             name = Owner::of(&object.value).name;
         }
-        advice.add(&object, &request, policies, namespace)?;
+        advice.add(&object, &request, policies, namespace, offered)?;
     }
     Ok(Admission {
         uid: review.uid.clone().into_owned(),
@@ -95,6 +100,7 @@ impl Advice {
         request: &Request<'_>,
         policies: &PolicySet,
         namespace: Option<&Namespace>,
+        offered: Option<&BTreeSet<String>>,
     ) -> Result<(), Undecided> {
         for found in &object.pods {
             let review = workload::review(&found.pod, request.namespace.as_str(), None);
@@ -106,9 +112,11 @@ impl Advice {
                 self.reason = Some(pod.reason);
             }
             self.refused |= !pod.allowed;
+            let missing = offered.map(|offered| unoffered(&pod, policies, offered));
             let refused = pod.message.map(|message| format!("would be refused: {message}"));
             let mut said = refused.map(Warning::lines).unwrap_or_default();
             said.extend(pod.warnings);
+            said.extend(missing.into_iter().flatten());
             said.retain(|line| !self.warnings.contains(line));
             // Which of its pods a line is about, where the object makes several kinds of them.
             if object.pods.len() > 1 && !said.is_empty() {
@@ -121,4 +129,22 @@ impl Advice {
         }
         Ok(())
     }
+}
+
+/// What is granted and no node offers: the scheduler finds no node for such a pod, and says so in an Event
+/// that nobody reads.
+fn unoffered(pod: &Admission, policies: &PolicySet, offered: &BTreeSet<String>) -> Vec<Warning> {
+    // In shadow nothing is granted, although devices are named.
+    let granted = pod.devices.iter().filter(|_| pod.reason == Reason::Granted);
+    let modes = granted.filter_map(|granted| policies.find(&granted.device)?.mode(&granted.mode));
+    let resources = modes.flat_map(|(_, mode)| &mode.resources);
+    let missing = resources.filter(|resource| !offered.contains(&resource.name));
+    missing
+        .flat_map(|resource| {
+            Warning::lines(format!(
+                "no node offers `{}` now: pods will stay Pending until one does",
+                resource.name
+            ))
+        })
+        .collect()
 }

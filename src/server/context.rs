@@ -8,6 +8,7 @@ use super::body::Memory;
 use super::limits::Limits;
 use super::namespaces::Namespaces;
 use super::policies::LivePolicies;
+use crate::cluster;
 use crate::metrics::Metrics;
 
 /// What every review needs.
@@ -15,6 +16,8 @@ use crate::metrics::Metrics;
 pub struct Context {
     pub(super) policies: Arc<LivePolicies>,
     pub(super) namespaces: Namespaces,
+    /// What nodes offer, where they are watched.
+    pub(super) nodes: Option<Arc<cluster::Nodes>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
     /// Permits to decide.
@@ -33,6 +36,12 @@ impl Context {
     ) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
-        Self { policies, namespaces, metrics, limits, in_flight, memory }
+        Self { policies, namespaces, nodes: None, metrics, limits, in_flight, memory }
+    }
+
+    /// The same, with what nodes offer for `/advise` to speak of.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Option<Arc<cluster::Nodes>>) -> Self {
+        Self { nodes, ..self }
     }
 }

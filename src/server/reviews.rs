@@ -15,7 +15,7 @@ use super::body::{self, Allowance, ORDINARY, Whole};
 use super::context::Context;
 use super::deadline;
 use super::failure::{Facts, Failure, Scarce};
-use crate::decision::{self, Admission, Namespace, PolicySet, Review, Undecided};
+use crate::decision::{self, Admission, Review, Undecided};
 use crate::metrics::{Count, Endpoint};
 use crate::telemetry::shown;
 
@@ -154,22 +154,22 @@ trait Decide: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 's
 
 impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static> Decide for F {}
 
-/// The line, as each of the paths has it.
-type Line = fn(&Review<'_>, &PolicySet, Option<&Namespace>) -> Result<Admission, Undecided>;
-
 /// Decides by the line, with the one namespace and the one policy set that it takes.
 fn by(endpoint: Endpoint) -> impl Decide {
-    let line: Line = match endpoint {
-        Endpoint::Advise => decision::advise,
-        Endpoint::Mutate => decision::admit,
-        Endpoint::Validate => decision::validate,
-    };
     move |context: &Context, bytes: &Bytes| {
         let review = Review::decode(bytes)?;
         let namespace = context.namespaces.find(&review.namespace());
         let policies = context.policies.current();
-        line(&review, &policies, namespace.as_deref())
-            .map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
+        let namespace = namespace.as_deref();
+        let decided = match endpoint {
+            Endpoint::Advise => {
+                let offered = context.nodes.as_ref().and_then(|nodes| nodes.offered());
+                decision::advise(&review, &policies, namespace, offered.as_deref())
+            }
+            Endpoint::Mutate => decision::admit(&review, &policies, namespace),
+            Endpoint::Validate => decision::validate(&review, &policies, namespace),
+        };
+        decided.map_err(|error| Failure::Undecided { facts: Facts::of(&review), error })
     }
 }
 

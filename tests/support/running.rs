@@ -66,6 +66,7 @@ pub(crate) fn server(certificate: Source, limits: Limits) -> Server {
         limits,
         policies: policies(&metrics),
         namespaces: namespaces(),
+        nodes: None,
         cluster: None,
         metrics,
     }
