@@ -148,8 +148,8 @@ struct Status {
 fn resources(node: Lean) -> Option<(String, BTreeSet<String>)> {
     let status = node.status.unwrap_or_default();
     let some = |(name, amount): (String, Quantity)| {
-        let none = amount.0.trim_start_matches('0').is_empty();
-        (name.contains('/') && !none).then_some(name)
+        let is_zero = amount.0.trim_start_matches('0').is_empty();
+        (name.contains('/') && !is_zero).then_some(name)
     };
     Some((node.metadata.name?, status.allocatable.into_iter().filter_map(some).collect()))
 }

@@ -1,4 +1,4 @@
-//! As much of PromQL as our queries have: which series they ask for, and by which labels they group.
+//! As much of `PromQL` as our queries have: which series they ask for, and by which labels they group.
 
 use std::collections::BTreeSet;
 
