@@ -250,6 +250,7 @@ fn options(case: &Case) -> Options {
             .map(|namespace| namespace.labels.clone())
             .unwrap_or_default(),
         flags,
+        limits: default.limits,
         mutates: default.mutates,
         failure_policy: default.failure_policy,
     }

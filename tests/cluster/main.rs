@@ -20,12 +20,16 @@ mod control_plane;
 mod golden;
 #[path = "../support/golden_case.rs"]
 mod golden_case;
+mod guard;
+mod install;
 mod kubectl;
 mod limits;
+mod manifests;
 mod owners;
 mod pod_security;
 mod process;
 mod reach;
+mod registration;
 mod reinvocation;
 mod requests;
 mod webhook;
@@ -49,11 +53,14 @@ fn main() -> ExitCode {
     let topics = [
         claims::trials,
         golden::trials,
+        guard::trials,
+        install::trials,
         kubectl::trials,
         limits::trials,
         owners::trials,
         pod_security::trials,
         reach::trials,
+        registration::trials,
         reinvocation::trials,
         requests::trials,
     ];

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -16,6 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
+use crate::manifests::printed;
 use crate::process::{Process, soon};
 
 /// The label that says which webhook of this run a namespace belongs to: several serve side by side,
@@ -30,9 +29,11 @@ pub(crate) struct Options {
     pub(crate) prefix: String,
     /// Labels of the namespaces that it is for.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Further flags of `serve`.
+    /// Further flags of every verb that knows the policies.
     pub(crate) flags: Vec<String>,
-    /// Whether `/mutate` is registered beside `/validate`.
+    /// Further flags of `serve`.
+    pub(crate) limits: Vec<String>,
+    /// Whether `/mutate` is registered beside `/validate` and `/advise`.
     pub(crate) mutates: bool,
     /// What the API server does when it is not there: `Fail` or `Ignore`.
     pub(crate) failure_policy: &'static str,
@@ -46,6 +47,7 @@ impl Default for Options {
             prefix: "devices.example".to_owned(),
             labels: BTreeMap::from([opted_in]),
             flags: Vec::new(),
+            limits: Vec::new(),
             mutates: true,
             failure_policy: "Fail",
         }
@@ -80,21 +82,17 @@ impl Webhook {
         });
         let mut labels = json!(options.labels);
         labels[BELONGS_TO] = json!(name);
-        let ca = fs::read_to_string(&ca).unwrap();
-        for mut object in registration(options, &url, &ca) {
+        let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
+        let (reviews, plain) = (authority(&url), authority(&health));
+        for mut object in registration(options, &reviews, &ca) {
             object["metadata"]["name"] = json!(name);
             for webhook in object["webhooks"].as_array_mut().unwrap() {
                 webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
             }
-            let path = if object["kind"] == "MutatingWebhookConfiguration" {
-                MUTATING
-            } else {
-                VALIDATING
-            };
+            let path = if object["kind"] == MUTATING_KIND { MUTATING } else { VALIDATING };
             plane.create(path, &object);
         }
-        let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
-        let (reviews, plain) = (authority(&url), authority(&health));
+        let ca = fs::read_to_string(&ca).unwrap();
         let webhook = Self { process, reviews, plain, ca, name, labels };
         webhook.wait_until_asked(plane, &options.prefix);
         webhook
@@ -142,17 +140,28 @@ impl Webhook {
     /// A registration is in force about a second after it was made; the API server does not say when.
     fn wait_until_asked(&self, plane: &ControlPlane, prefix: &str) {
         let namespace = self.namespace(plane);
-        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
-        let probe = json!({
-            "metadata": { "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } },
-            "spec": { "containers": [{ "name": "c", "image": "x" }] },
+        let metadata =
+            json!({ "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } });
+        let spec = json!({ "containers": [{ "name": "c", "image": "x" }] });
+        let pod = json!({ "metadata": metadata, "spec": spec });
+        let labels = json!({ "app": "probe" });
+        let mut template = pod.clone();
+        template["metadata"]["labels"] = labels.clone();
+        let deployment = json!({
+            "metadata": { "name": "probe" },
+            "spec": { "selector": { "matchLabels": labels }, "template": template },
         });
-        soon("the registration to be in force", || {
-            let answer = plane.call("POST", &path, Some(&probe));
-            // Refused or, where the operator wants only that, warned of.
-            let said = answer.warnings.join("\n") + answer.message();
-            said.contains("/probe").then_some(())
-        });
+        let pods = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let deployments = format!("/apis/apps/v1/namespaces/{namespace}/deployments?dryRun=All");
+        // The two configurations do not come into force at once.
+        for (path, object) in [(pods, pod), (deployments, deployment)] {
+            soon("the registration to be in force", || {
+                let answer = plane.call("POST", &path, Some(&object));
+                // Refused or, where the operator wants only that, warned of.
+                let said = answer.warnings.join("\n") + answer.message();
+                said.contains("/probe").then_some(())
+            });
+        }
     }
 }
 
@@ -166,13 +175,14 @@ impl std::fmt::Debug for Webhook {
 pub(crate) const MUTATING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+const MUTATING_KIND: &str = "MutatingWebhookConfiguration";
 /// The name of the webhook, as refusals show it.
 pub(crate) const WEBHOOK: &str = "mutate.pods.devgrant";
 /// The name of the guard behind all mutation.
 pub(crate) const GUARD: &str = "validate.pods.devgrant";
 
 /// The command that serves. Every namespace is taken to have the labels of those that it is for.
-fn serve(options: &Options, ca: &std::path::Path) -> Command {
+fn serve(options: &Options, ca: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
     let labels: Vec<String> =
         options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -180,11 +190,9 @@ fn serve(options: &Options, ca: &std::path::Path) -> Command {
         .args(["serve", "--standalone", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
         .arg("--ca-out")
         .arg(ca)
-        .args(["--prefix", &options.prefix, "--namespace-labels", &labels.join(",")])
-        .args(&options.flags);
-    if let Some(folder) = &options.policies {
-        command.arg("--policies").arg(folder);
-    }
+        .args(["--namespace-labels", &labels.join(",")])
+        .args(deciding(options))
+        .args(&options.limits);
     // Variables of whoever runs the tests are not for it, and it refuses those that it does not know.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVGRANT_")) {
         command.env_remove(name);
@@ -192,57 +200,24 @@ fn serve(options: &Options, ca: &std::path::Path) -> Command {
     command
 }
 
-/// The objects that register a webhook that serves at `url`.
-fn registration(options: &Options, url: &str, ca: &str) -> Vec<Value> {
-    let prefix = &options.prefix;
-    let asks = format!(
-        "has(object.metadata.annotations) && object.metadata.annotations.exists(key, key.startsWith('{prefix}/'))"
-    );
-    // A policy that looks at every pod for the old shape is asked about every pod.
-    let looks_at_all = options.policies.as_ref().is_some_and(|folder| {
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        files
-            .map(|file| fs::read_to_string(file).unwrap())
-            .any(|text| text.contains("when: Always"))
-    });
-    let conditions = if looks_at_all {
-        json!([])
-    } else {
-        json!([{ "name": "asks-for-a-device", "expression": asks }])
-    };
-    let common = json!({
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "failurePolicy": options.failure_policy,
-        "timeoutSeconds": 5,
-        "matchPolicy": "Equivalent",
-        "clientConfig": { "caBundle": STANDARD.encode(ca) },
-        "namespaceSelector": { "matchLabels": { format!("{prefix}/grant"): "enabled" } },
-        "matchConditions": conditions,
-        "rules": [{
-            "operations": ["CREATE"],
-            "apiGroups": [""],
-            "apiVersions": ["v1"],
-            "resources": ["pods"],
-            "scope": "Namespaced",
-        }],
-    });
-    let of = |kind: &str, name: &str, url: &str, own: &Value| {
-        let mut webhook = common.clone();
-        json_patch::merge(&mut webhook, own);
-        json_patch::merge(&mut webhook, &json!({ "name": name, "clientConfig": { "url": url } }));
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": kind,
-            "metadata": { "name": "devgrant" },
-            "webhooks": [webhook],
-        })
-    };
-    let again = json!({ "reinvocationPolicy": "IfNeeded" });
-    let guard = url.replace("/mutate", "/validate");
-    let mut objects = vec![of("ValidatingWebhookConfiguration", GUARD, &guard, &json!({}))];
-    if options.mutates {
-        objects.push(of("MutatingWebhookConfiguration", WEBHOOK, url, &again));
-    }
+/// The objects that `devgrant manifests` registers a server with.
+fn registration(options: &Options, authority: &str, ca: &Path) -> Vec<Value> {
+    let mut flags = vec![
+        "--only=registration".to_owned(),
+        format!("--url=https://{authority}"),
+        format!("--ca-bundle={}", ca.display()),
+        format!("--failure-policy={}", options.failure_policy),
+    ];
+    flags.extend(deciding(options));
+    let mut objects = printed(&flags);
+    objects.retain(|object| options.mutates || object["kind"] != MUTATING_KIND);
     objects
+}
+
+/// The flags of every verb that knows the policies.
+fn deciding(options: &Options) -> Vec<String> {
+    let mut flags = vec![format!("--prefix={}", options.prefix)];
+    flags.extend(options.policies.iter().map(|folder| format!("--policies={}", folder.display())));
+    flags.extend(options.flags.iter().cloned());
+    flags
 }
