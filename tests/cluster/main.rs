@@ -22,9 +22,12 @@ mod golden;
 mod golden_case;
 mod guard;
 mod install;
+mod installation;
 mod kubectl;
 mod limits;
 mod manifests;
+#[path = "../support/mount.rs"]
+mod mount;
 mod owners;
 mod pod_security;
 mod process;
@@ -32,6 +35,8 @@ mod reach;
 mod registration;
 mod reinvocation;
 mod requests;
+mod server;
+mod serving;
 mod webhook;
 
 use std::process::ExitCode;
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
         registration::trials,
         reinvocation::trials,
         requests::trials,
+        serving::trials,
     ];
     let trials: Vec<Trial> = topics.iter().flat_map(|trials| trials(&plane)).collect();
     if arguments.list {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::control_plane::ControlPlane;
 use crate::process::soon;
 
-/// The label of the namespaces that belong to one trial.
-const BELONGS_TO: &str = "cluster-test/manifests";
+/// The label that says which objects of this run are for a namespace.
+pub(crate) const BELONGS_TO: &str = "cluster-test/belongs-to";
 /// Where the API server keeps these kinds.
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
@@ -33,6 +33,7 @@ impl Applied {
         labels[BELONGS_TO] = json!(name);
         for object in &mut objects {
             rename(object, &name);
+            confine(object, &name);
             let plural = match object["kind"].as_str().unwrap() {
                 "MutatingWebhookConfiguration" => "mutatingwebhookconfigurations",
                 "ValidatingWebhookConfiguration" => "validatingwebhookconfigurations",
@@ -62,12 +63,16 @@ impl Applied {
     }
 }
 
-/// The name of everything in it, and a selector for the trial's own namespaces.
-fn rename(object: &mut Value, name: &str) {
+/// Gives an object a name of its own.
+pub(crate) fn rename(object: &mut Value, name: &str) {
     object["metadata"]["name"] = json!(name);
     if object["spec"]["policyName"].is_string() {
         object["spec"]["policyName"] = json!(name);
     }
+}
+
+/// Makes an object be for the namespaces with this label only.
+pub(crate) fn confine(object: &mut Value, name: &str) {
     let binding = object.pointer_mut("/spec/matchResources/namespaceSelector/matchLabels");
     if let Some(labels) = binding {
         labels[BELONGS_TO] = json!(name);

@@ -54,6 +54,12 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Asks the process to end, as a kubelet does.
+    pub(crate) fn terminate(&self) {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(asked.success(), "{asked}");
+    }
+
     /// Ends the process without giving it a chance to say goodbye.
     pub(crate) fn kill(&mut self) {
         // First, so that it cannot hit somebody else who got the number of the process.

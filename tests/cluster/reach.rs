@@ -125,7 +125,7 @@ fn guarded(plane: &ControlPlane) {
 fn dead(plane: &ControlPlane, failure_policy: &'static str) {
     let mut webhook = Webhook::start(plane, &Options { failure_policy, ..Options::default() });
     let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
-    webhook.process.kill();
+    webhook.server.process.kill();
     for pod in not_asking() {
         plane.create(&pods, &pod);
     }

@@ -5,21 +5,15 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use hyper::Uri;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
-use crate::manifests::printed;
-use crate::process::{Process, soon};
-
-/// The label that says which webhook of this run a namespace belongs to: several serve side by side,
-/// each with its own policies, and none may see the pods of another.
-const BELONGS_TO: &str = "cluster-test/webhook";
+use crate::manifests::{BELONGS_TO, confine, printed, rename};
+use crate::process::soon;
+use crate::server::{Server, program};
 
 /// How a webhook is started.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,9 +50,7 @@ impl Default for Options {
 
 /// A webhook that is registered and in force.
 pub(crate) struct Webhook {
-    pub(crate) process: Process,
-    reviews: String,
-    plain: String,
+    pub(crate) server: Server,
     ca: String,
     name: String,
     labels: Value,
@@ -70,31 +62,25 @@ impl Webhook {
         let name = format!("devgrant{:04}", plane.serial());
         let ca = plane.folder().join(format!("{name}.pem"));
         let log = plane.folder().join(format!("{name}.log"));
-        let mut process = Process::start(&mut serve(options, &ca), log);
-        let served = |process: &Process, what: &str| {
-            let text = process.text();
-            let line = text.lines().find_map(|line| line.trim().strip_prefix(what))?;
-            line.split_whitespace().next().map(str::to_owned)
-        };
-        let (url, health) = soon("devgrant to serve", || {
-            assert!(process.ended().is_none(), "devgrant ended:\n{}", process.text());
-            served(&process, "reviews ").zip(served(&process, "health "))
+        let server = Server::start(&mut serve(options, &ca), log, |text| {
+            let served = |what: &str| {
+                let line = text.lines().find_map(|line| line.trim().strip_prefix(what))?;
+                let url: Uri = line.split_whitespace().next()?.parse().unwrap();
+                Some(url.authority().unwrap().to_string())
+            };
+            served("reviews ").zip(served("health "))
         });
         let mut labels = json!(options.labels);
         labels[BELONGS_TO] = json!(name);
-        let authority = |url: &str| url.parse::<Uri>().unwrap().authority().unwrap().to_string();
-        let (reviews, plain) = (authority(&url), authority(&health));
-        for mut object in registration(options, &reviews, &ca) {
-            object["metadata"]["name"] = json!(name);
-            for webhook in object["webhooks"].as_array_mut().unwrap() {
-                webhook["namespaceSelector"]["matchLabels"][BELONGS_TO] = json!(name);
-            }
+        for mut object in registration(options, &server.reviews, &ca) {
+            rename(&mut object, &name);
+            confine(&mut object, &name);
             let path = if object["kind"] == MUTATING_KIND { MUTATING } else { VALIDATING };
             plane.create(path, &object);
         }
         let ca = fs::read_to_string(&ca).unwrap();
-        let webhook = Self { process, reviews, plain, ca, name, labels };
-        webhook.wait_until_asked(plane, &options.prefix);
+        let webhook = Self { server, ca, name, labels };
+        wait_until_asked(plane, &webhook.namespace(plane), &options.prefix);
         webhook
     }
 
@@ -110,18 +96,7 @@ impl Webhook {
 
     /// A connection to it that is not the API server's.
     pub(crate) fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let socket = TcpStream::connect(&self.reviews).unwrap();
-        StreamOwned::new(connection, socket)
+        self.server.connect(&self.ca)
     }
 
     /// How many reviews of one device at most its `/mutate` has answered.
@@ -131,43 +106,39 @@ impl Webhook {
 
     /// What its counters whose lines begin so, and have `part`, add up to.
     pub(crate) fn counted(&self, beginning: &str, part: &str) -> u64 {
-        let metrics = crate::api::get_plain(&self.plain, "/metrics");
-        let counts = metrics.lines();
-        let counts = counts.filter(|line| line.starts_with(beginning) && line.contains(part));
-        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-    }
-
-    /// A registration is in force about a second after it was made; the API server does not say when.
-    fn wait_until_asked(&self, plane: &ControlPlane, prefix: &str) {
-        let namespace = self.namespace(plane);
-        let metadata =
-            json!({ "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } });
-        let spec = json!({ "containers": [{ "name": "c", "image": "x" }] });
-        let pod = json!({ "metadata": metadata, "spec": spec });
-        let labels = json!({ "app": "probe" });
-        let mut template = pod.clone();
-        template["metadata"]["labels"] = labels.clone();
-        let deployment = json!({
-            "metadata": { "name": "probe" },
-            "spec": { "selector": { "matchLabels": labels }, "template": template },
-        });
-        let pods = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
-        let deployments = format!("/apis/apps/v1/namespaces/{namespace}/deployments?dryRun=All");
-        // The two configurations do not come into force at once.
-        for (path, object) in [(pods, pod), (deployments, deployment)] {
-            soon("the registration to be in force", || {
-                let answer = plane.call("POST", &path, Some(&object));
-                // Refused or, where the operator wants only that, warned of.
-                let said = answer.warnings.join("\n") + answer.message();
-                said.contains("/probe").then_some(())
-            });
-        }
+        self.server.counted(beginning, part)
     }
 }
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Webhook").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Waits until the API server asks in this namespace. A registration is in force about a second after it
+/// was made; the API server does not say when.
+pub(crate) fn wait_until_asked(plane: &ControlPlane, namespace: &str, prefix: &str) {
+    let metadata = json!({ "name": "probe", "annotations": { format!("{prefix}/probe"): "true" } });
+    let spec = json!({ "containers": [{ "name": "c", "image": "x" }] });
+    let pod = json!({ "metadata": metadata, "spec": spec });
+    let labels = json!({ "app": "probe" });
+    let mut template = pod.clone();
+    template["metadata"]["labels"] = labels.clone();
+    let deployment = json!({
+        "metadata": { "name": "probe" },
+        "spec": { "selector": { "matchLabels": labels }, "template": template },
+    });
+    let pods = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+    let deployments = format!("/apis/apps/v1/namespaces/{namespace}/deployments?dryRun=All");
+    // The two configurations do not come into force at once.
+    for (path, object) in [(pods, pod), (deployments, deployment)] {
+        soon("the registration to be in force", || {
+            let answer = plane.call("POST", &path, Some(&object));
+            // Refused or, where the operator wants only that, warned of.
+            let said = answer.warnings.join("\n") + answer.message();
+            said.contains("/probe").then_some(())
+        });
     }
 }
 
@@ -183,7 +154,7 @@ pub(crate) const GUARD: &str = "validate.pods.devgrant";
 
 /// The command that serves. Every namespace is taken to have the labels of those that it is for.
 fn serve(options: &Options, ca: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
+    let mut command = program();
     let labels: Vec<String> =
         options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     command
@@ -193,10 +164,6 @@ fn serve(options: &Options, ca: &Path) -> Command {
         .args(["--namespace-labels", &labels.join(",")])
         .args(deciding(options))
         .args(&options.limits);
-    // Variables of whoever runs the tests are not for it, and it refuses those that it does not know.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVGRANT_")) {
-        command.env_remove(name);
-    }
     command
 }
 

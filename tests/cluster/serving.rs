@@ -1,0 +1,236 @@
+//! `devgrant serve` in a cluster, with the rights, the registration and the guard that `devgrant
+//! manifests` prints, and its own authority.
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::control_plane::{ControlPlane, Plane};
+use crate::installation::Installation;
+use crate::process::soon;
+use crate::requests::{FUSE, STAMP, asking, is_granted};
+use crate::trial;
+
+/// How many namespaces are made with a pod at once.
+const IN_A_HURRY: usize = 20;
+/// The shipped policy for FUSE.
+const SHIPPED: &str = include_str!("../../policies/fuse.yaml");
+/// The metric that a registration has to be applied again.
+const OUTDATED: &str = "devgrant_registration_outdated ";
+
+pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
+    vec![
+        trial("serving::grants_by_its_own_authority", plane, |plane| grants(plane)),
+        trial("serving::follows_its_policies", plane, |plane| follows(plane)),
+        trial("serving::an_outgrown_registration_is_noticed", plane, |plane| outgrown(plane)),
+        trial("serving::replicas_share_one_authority", plane, |plane| replicas(plane)),
+    ]
+}
+
+fn grants(plane: &ControlPlane) {
+    let installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    let replica = installation.replica("devgrant-0", "");
+    installation.register_and_wait(&replica, &["--server-side"]);
+    replica.wait_until_trusted();
+    let bundle = installation.bundle().unwrap();
+    assert_eq!(installation.secret("ca.crt"), Some(bundle.clone()));
+    for _ in 0..IN_A_HURRY {
+        let namespace = installation.room();
+        is_granted(&plane.create(&pods(&namespace), &asking()));
+    }
+    // One that opts out: the API server asks no more, and we would not grant either.
+    let namespace = installation.room();
+    let granted = |pod: &Value| pod["spec"]["containers"][0]["resources"]["limits"][FUSE] == "1";
+    let dry_run = || plane.create(&format!("{}?dryRun=All", pods(&namespace)), &asking());
+    let review = || replica.review(&bundle, &namespace, &asking());
+    assert!(granted(&dry_run()));
+    assert!(review()["patch"].is_string());
+    let labels = json!({ "metadata": { "labels": { "devices.example/grant": null } } });
+    let path = format!("/api/v1/namespaces/{namespace}");
+    let answer = plane.call_with("PATCH", &path, Some(&labels), &MERGE);
+    assert_eq!(answer.status, 200, "{}", answer.message());
+    soon("the API server to ask no more", || (!granted(&dry_run())).then_some(()));
+    soon("the server to grant no more", || review()["patch"].is_null().then_some(()));
+    replica.is_calm();
+}
+
+fn follows(plane: &ControlPlane) {
+    let mut installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    // Events are of a pod, and `kubectl describe` shows those that have its uid.
+    let own = json!({
+        "metadata": { "name": "devgrant-0" },
+        "spec": { "containers": [{ "name": "devgrant", "image": "devgrant" }] },
+    });
+    let own = plane.create(&pods(&installation.namespace), &own);
+    let replica = installation.replica("devgrant-0", own["metadata"]["uid"].as_str().unwrap());
+    installation.register_and_wait(&replica, &["--server-side"]);
+    let own_namespace = installation.namespace.clone();
+    let events = |reason: &str| {
+        let mut kubectl = plane.kubectl();
+        kubectl.args(["--namespace", &own_namespace, "describe", "pod", "devgrant-0"]);
+        let text = String::from_utf8(kubectl.output().unwrap().stdout).unwrap();
+        text.lines().filter(|line| line.contains(reason)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let one_event = |reason: &str| {
+        soon("the Event", || {
+            let events = events(reason);
+            assert!(events.len() <= 1, "{events:?}");
+            events.into_iter().next()
+        })
+    };
+    let asked = format!("{}?dryRun=All", pods(&installation.room()));
+    let granted =
+        || plane.create(&asked, &asking())["spec"]["containers"][0]["resources"]["limits"].take();
+    assert_eq!(granted(), json!({ FUSE: "1" }));
+    let other = SHIPPED.replace(FUSE, "squat.ai/fuse");
+    installation.policies.swap(&[("fuse.yaml", &other)]);
+    soon("the new policies", || (granted() == json!({ "squat.ai/fuse": "1" })).then_some(()));
+
+    installation
+        .policies
+        .swap(&[("fuse.yaml", &other.replace("defaultMode: mount", "defaultMode: mout"))]);
+    let refused = one_event("PoliciesRefused");
+    assert!(refused.contains("the policies were not replaced: "), "{refused}");
+    let ready = replica.plain("/readyz?verbose");
+    let file = installation.policies.path().join("fuse.yaml");
+    let says = format!("[+]policies ok (the last reload was refused: {}:", file.display());
+    assert!(ready.contains(&says), "{ready}");
+    assert_eq!(granted(), json!({ "squat.ai/fuse": "1" }));
+    assert_eq!(events("PoliciesReplaced").len(), 0);
+
+    installation.policies.swap(&[("fuse.yaml", SHIPPED)]);
+    soon("the good policies", || (granted() == json!({ FUSE: "1" })).then_some(()));
+    one_event("PoliciesReplaced");
+    let ready = replica.plain("/readyz?verbose");
+    assert!(ready.contains("[+]policies ok\n"), "{ready}");
+    replica.is_calm();
+}
+
+/// A registration is made of policies. Where they come to need more than it shows, that is said; and
+/// once it is applied again, pods of the old shape are rewritten.
+fn outgrown(plane: &ControlPlane) {
+    let mut installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    let replica = installation.replica("devgrant-0", "");
+    installation.register_and_wait(&replica, &[]);
+    replica.wait_until_trusted();
+    let bundle = installation.bundle();
+    let pods = pods(&installation.room());
+    let dry_run = || plane.create(&format!("{pods}?dryRun=All"), &old_shape());
+    let is_old = |pod: &Value| {
+        pod["spec"]["containers"][0]["securityContext"]["privileged"] == true
+            && pod["metadata"]["annotations"].is_null()
+    };
+    soon("a look at the registration", || {
+        replica.plain("/readyz?verbose").contains("[+]registration ok\n").then_some(())
+    });
+    assert!(is_old(&dry_run()));
+
+    let always = SHIPPED.replace("    action: Rewrite", "    action: Rewrite\n    when: Always");
+    installation.policies.swap(&[("fuse.yaml", &always)]);
+    soon("the registration to be outgrown", || (replica.counted(OUTDATED, "") == 1).then_some(()));
+    let ready = replica.plain("/readyz?verbose");
+    let says = "[+]registration ok (webhook mutate.pods.devgrant does not let through what the policies need; apply `devgrant manifests` again)";
+    assert!(ready.contains(says), "{ready}");
+    assert!(is_old(&dry_run()));
+
+    installation.register(&replica, &[]);
+    soon("the registration to fit", || (replica.counted(OUTDATED, "") == 0).then_some(()));
+    assert_eq!(installation.bundle(), bundle, "who applies again takes nothing away");
+    soon("old shapes to be shown to it", || (!is_old(&dry_run())).then_some(()));
+    // Both configurations, so that the guard at the end is asked as well.
+    let validated = || replica.counted("devgrant_admissions_total{", "endpoint=\"validate\"");
+    let before = validated();
+    soon("its guard to be asked", || {
+        dry_run();
+        (validated() > before).then_some(())
+    });
+    let stored = plane.create(&pods, &old_shape());
+    is_granted(&stored);
+    let annotations = &stored["metadata"]["annotations"];
+    assert_eq!(annotations["devices.example/fuse"], "true", "{annotations}");
+    assert!(annotations[STAMP].is_string(), "{annotations}");
+    assert_ne!(stored["spec"]["containers"][0]["securityContext"]["privileged"], true);
+    let volumes = stored["spec"]["volumes"].as_array().into_iter().flatten();
+    assert_eq!(volumes.filter(|volume| volume["hostPath"].is_object()).count(), 0);
+    // What is stored, created once more.
+    let mut again = json!({ "spec": stored["spec"], "metadata": { "name": "again" } });
+    again["metadata"]["annotations"] = annotations.clone();
+    let again = plane.create(&pods, &again);
+    assert_eq!(again["spec"], stored["spec"]);
+    assert_eq!(again["metadata"]["annotations"], *annotations);
+    replica.is_calm();
+}
+
+/// Two servers with one authority; it is replaced, and one of them goes, while pods are created.
+fn replicas(plane: &ControlPlane) {
+    let installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    let mut first = installation.replica("devgrant-0", "");
+    soon("the Lease to be held", || first.holds_the_lease().then_some(()));
+    let second = installation.replica("devgrant-1", "");
+    // Who keeps the authority leaves later, and the other one answers to the end.
+    installation.register_and_wait(&second, &["--server-side"]);
+    for replica in [&first, &second] {
+        replica.wait_until_trusted();
+    }
+    assert!(installation.holder().unwrap().starts_with("devgrant-0_"));
+    assert!(!second.holds_the_lease());
+    let namespace = installation.room();
+    let pods = format!("{}?dryRun=All", pods(&namespace));
+    let showing = |trusted: &str| {
+        let answers =
+            [&first, &second].map(|replica| replica.review(trusted, &namespace, &asking()));
+        answers.iter().filter(|answer| answer["patch"].is_string()).count()
+    };
+    let old = installation.bundle().unwrap();
+    assert_eq!(showing(&old), 2);
+
+    // It takes the minute in which API servers have to learn of the new one.
+    installation.empty_secret();
+    let new = soon("a new authority that signs", || {
+        is_granted(&plane.create(&pods, &asking()));
+        installation.secret("previous.crt")?;
+        installation.secret("ca.crt")
+    });
+    assert!(!old.contains(&new));
+    soon("certificates of the new authority", || {
+        is_granted(&plane.create(&pods, &asking()));
+        (showing(&new) == 2).then_some(())
+    });
+    assert_eq!(showing(&old), 0);
+    let both = installation.bundle().unwrap();
+    assert!(both.contains(&old) && both.contains(&new), "{both}");
+
+    for replica in [&first, &second] {
+        replica.is_calm();
+    }
+    first.process.terminate();
+    let ended = soon("the first to end", || {
+        is_granted(&plane.create(&pods, &asking()));
+        first.process.ended()
+    });
+    assert!(ended.success(), "{ended}");
+    let holder = installation.holder().unwrap_or_default();
+    assert!(!holder.starts_with("devgrant-0_"), "it was not given back: {holder}");
+    soon("the Lease to go over", || {
+        is_granted(&plane.create(&pods, &asking()));
+        second.holds_the_lease().then_some(())
+    });
+    assert!(installation.holder().unwrap().starts_with("devgrant-1_"));
+    second.is_calm();
+}
+
+/// A pod that takes the device by itself, and everything else with it.
+fn old_shape() -> Value {
+    let mut pod = asking();
+    pod["metadata"] = json!({ "name": "p" });
+    let container = &mut pod["spec"]["containers"][0];
+    container["securityContext"] = json!({ "privileged": true });
+    container["volumeMounts"] = json!([{ "name": "fuse", "mountPath": "/dev/fuse" }]);
+    pod["spec"]["volumes"] = json!([{ "name": "fuse", "hostPath": { "path": "/dev/fuse" } }]);
+    pod
+}
+
+fn pods(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
+}
+
+const MERGE: [(&str, &str); 1] = [("content-type", "application/merge-patch+json")];
