@@ -144,10 +144,7 @@ pub const GRANTS: &[Grant] = &[
         group: "events.k8s.io",
         resource: "events",
         name: None,
-        verbs: &[
-            ("create", "that a new policy set was refused"),
-            ("patch", "the same again counts up"),
-        ],
+        verbs: &[("create", "that a new policy set was refused")],
     },
 ];
 
