@@ -18,7 +18,7 @@ use crate::webhook::{Options, Webhook};
 
 /// Where the API server writes what it was asked, under the folder of a run.
 pub(crate) const AUDIT: &str = "audit.jsonl";
-/// Of what it writes that: of pods that are created.
+/// Of what it writes that: of pods that are created, and of all that service accounts do.
 const AUDITED: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -26,6 +26,9 @@ rules:
 - level: Metadata
   verbs: [create]
   resources: [{ group: '', resources: [pods] }]
+  omitStages: [RequestReceived]
+- level: Metadata
+  userGroups: [system:serviceaccounts]
   omitStages: [RequestReceived]
 - level: None
 ";

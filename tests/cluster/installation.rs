@@ -3,6 +3,7 @@
 //!
 //! The server looks after configurations of one name, so that there is one installation at a time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{AUDIT, ControlPlane};
 use crate::manifests::{BELONGS_TO, confine, printed};
 use crate::mount::Mount;
 use crate::process::soon;
@@ -127,6 +128,33 @@ impl<'a> Installation<'a> {
         lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
     }
 
+    /// Holds that its servers have done all that they have rights for, and tried nothing else.
+    pub(crate) fn uses_every_right(&self) {
+        let printed = printed(&["--only=rbac".to_owned()]);
+        let rules = printed.iter().filter_map(|object| object["rules"].as_array()).flatten();
+        let rights: BTreeSet<String> = rules
+            .flat_map(|rule| {
+                let (group, resource) = (&rule["apiGroups"][0], &rule["resources"][0]);
+                let verbs = rule["verbs"].as_array().unwrap().iter();
+                verbs.map(move |verb| right(verb, resource, group))
+            })
+            .collect();
+        let user = self.user();
+        soon("every right to be used", || {
+            let log = fs::read_to_string(self.plane.folder().join(AUDIT)).unwrap();
+            let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let done: BTreeSet<String> = events
+                .filter(|event| event["user"]["username"] == user.as_str())
+                .map(|event| {
+                    let object = &event["objectRef"];
+                    right(&event["verb"], &object["resource"], &object["apiGroup"])
+                })
+                .collect();
+            assert!(done.is_subset(&rights), "{done:#?}");
+            (done == rights).then_some(())
+        });
+    }
+
     fn secret_path(&self) -> String {
         format!("/api/v1/namespaces/{}/secrets/devgrant-authority", self.namespace)
     }
@@ -192,6 +220,12 @@ const KINDS: [&str; 6] = [
     "clusterrolebinding",
     "clusterrole",
 ];
+
+/// A verb and what it is for, as one word.
+fn right(verb: &Value, resource: &Value, group: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    format!("{} {}.{}", text(verb), text(resource), text(group))
+}
 
 #[track_caller]
 fn run(command: &mut Command) {
