@@ -155,3 +155,37 @@ fn review(case: &Case) -> Value {
         },
     })
 }
+
+/// Whoever reaches the port may send anything: what nobody writes by hand is let through without a word,
+/// before much is made of it.
+#[test]
+fn what_is_too_much_is_let_through_without_a_word() {
+    let advised = |keys: usize, templates: usize, padding: usize| {
+        let annotations: BTreeMap<String, &str> =
+            (0..keys).map(|index| (format!("devices.example/a{index}"), "")).collect();
+        let template = json!({ "spec": { "containers": [{ "name": "c" }] } });
+        let object = json!({
+            "apiVersion": "example.com/v1",
+            "kind": "Many",
+            "metadata": { "name": "many", "annotations": annotations },
+            "spec": { "templates": vec![template; templates], "padding": " ".repeat(padding) },
+        });
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1",
+            "kind": "AdmissionReview",
+            "request": { "uid": "u", "operation": "CREATE", "namespace": "team", "object": object },
+        });
+        let bytes = serde_json::to_vec(&review).unwrap();
+        let labels = BTreeMap::from([("devices.example/grant".into(), "enabled".into())]);
+        let namespace = Namespace { name: "team".to_owned(), labels };
+        let set = PolicySet::compile(&policies::shipped(), Settings::default()).unwrap();
+        let review = Review::decode(&bytes).unwrap();
+        let admission = advise(&review, &set, Some(&namespace), None).unwrap();
+        assert!(admission.allowed);
+        !admission.warnings.is_empty()
+    };
+    assert!(advised(256, 64, 0));
+    assert!(!advised(257, 1, 0));
+    assert!(!advised(1, 65, 0));
+    assert!(!advised(1, 1, 256 * 1024));
+}

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::answer::Admission;
 use super::line::{Undecided, admit};
@@ -56,7 +57,12 @@ pub fn advise(
 
 /// The object of a request, if somebody wrote it who would want to know.
 fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
-    let object = request.object.filter(|_| request.writes_object).and_then(workload_of)?;
+    let raw = request.object.filter(|_| request.writes_object)?;
+    let old = request.old_object.map_or("", RawValue::get);
+    if !is_of_a_person(raw.get(), settings) || !is_of_a_person(old, settings) {
+        return None;
+    }
+    let object = workload_of(raw).filter(|object| object.pods.len() <= MOST_TEMPLATES)?;
     if is_controlled(&object.value) || object.pods.iter().any(|pod| pod.owner.kind == "Pod") {
         return None;
     }
@@ -70,8 +76,14 @@ fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
     (said(&object) != said(&old)).then_some(object)
 }
 
+/// Whether an object is of a size that a person writes. Advice is worth no more than a moment, and anybody
+/// who reaches the port may send anything; what is larger is let through without a word.
+fn is_of_a_person(object: &str, settings: &Settings) -> bool {
+    object.len() <= MOST_BYTES && object.matches(&settings.prefix).count() <= MOST_KEYS
+}
+
 /// What the API server refuses by itself, since its pods are none, is no workload.
-fn workload_of(raw: &serde_json::value::RawValue) -> Option<Object> {
+fn workload_of(raw: &RawValue) -> Option<Object> {
     let value: Value = serde_json::from_str(raw.get()).ok()?;
     workload::objects(&value).ok()?.into_iter().next()
 }
@@ -130,6 +142,13 @@ impl Advice {
         Ok(())
     }
 }
+
+/// The largest object that is advised on: the one of many templates that is known has some 100 KB.
+const MOST_BYTES: usize = 256 * 1024;
+/// The most of our keys in it, wherever they are.
+const MOST_KEYS: usize = 256;
+/// The most templates in it. The warnings of so many are cut short anyway.
+const MOST_TEMPLATES: usize = 64;
 
 /// What is granted and no node offers: the scheduler finds no node for such a pod, and says so in an Event
 /// that nobody reads.

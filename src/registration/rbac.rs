@@ -76,7 +76,10 @@ pub const GRANTS: &[Grant] = &[
         group: "admissionregistration.k8s.io",
         resource: "mutatingwebhookconfigurations",
         name: Some(NAME),
-        verbs: &[("patch", "`caBundle` is all that is written; the right itself is wider, see below")],
+        verbs: &[(
+            "patch",
+            "`caBundle` is all that is written; the right itself is wider, see below",
+        )],
     },
     Grant {
         scope: Scope::Cluster,
@@ -92,7 +95,10 @@ pub const GRANTS: &[Grant] = &[
         group: "admissionregistration.k8s.io",
         resource: "validatingwebhookconfigurations",
         name: Some(NAME),
-        verbs: &[("patch", "`caBundle` is all that is written; the right itself is wider, see below")],
+        verbs: &[(
+            "patch",
+            "`caBundle` is all that is written; the right itself is wider, see below",
+        )],
     },
     Grant {
         scope: Scope::Cluster,
