@@ -5,6 +5,7 @@ mod fix;
 mod form;
 mod inspect;
 mod source;
+mod unread;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -20,7 +21,7 @@ use super::problems::plural;
 use super::question::Question;
 use crate::config::Assumed;
 use crate::decision::finding::{Code, Severity};
-use crate::decision::workload;
+use crate::decision::workload::{self, Owner};
 use crate::decision::{PolicySet, Reason};
 use fix::Fix;
 use source::{Source, Spot};
@@ -216,15 +217,26 @@ impl Report {
     fn inspect(&mut self, policies: &PolicySet, assumed: &Assumed) -> anyhow::Result<()> {
         for (index, source) in self.sources.iter().enumerate() {
             for (number, document) in source.documents.iter().enumerate() {
-                let objects = match workload::objects(&document.value) {
-                    Ok(objects) => objects,
-                    // Values of a chart, a kustomization, a patch of a Deployment: folders and
-                    // pull requests are full of them.
-                    Err(problem) => {
-                        output::note(&format!("{} {problem}; passed by", document.place()))?;
-                        continue;
+                let (objects, unread) = workload::readable(&document.value);
+                for one in &unread {
+                    match unread::said(&document.value, one) {
+                        Some((pointer, said)) => {
+                            let owner =
+                                one.owner.clone().unwrap_or_else(|| Owner::of(&document.value));
+                            let pod = owner.to_string();
+                            self.remarks.push(Remark::new(
+                                source,
+                                (index, number),
+                                pod,
+                                pointer,
+                                said,
+                            ));
+                        }
+                        // Values of a chart, a kustomization, a patch of a Deployment: folders and
+                        // pull requests are full of them.
+                        None => output::note(&format!("{} {one}; passed by", document.place()))?,
                     }
-                };
+                }
                 for object in &objects {
                     self.remarks.extend(misplaced(index, source, number, object, policies));
                 }
@@ -237,9 +249,8 @@ impl Report {
                     self.pods += 1;
                     let remarks = inspect::pod(&question, policies)?.into_iter().map(|said| {
                         let pointer = inspect::placed(&said.path, &question);
-                        let spot = source.spot(number, &pointer, said.key);
-                        let (document, pod) = (document.number, question.title.clone());
-                        Remark { source: index, document, pod, said, pointer, spot }
+                        let pod = question.title.clone();
+                        Remark::new(source, (index, number), pod, pointer, said)
                     });
                     self.remarks.extend(remarks);
                 }
@@ -285,24 +296,38 @@ fn misplaced(
     let asks = workload::misplaced::asks(object, policies.settings()).into_iter();
     let remarks = asks.map(|ask| {
         let pointer = format!("{}{}", object.at, ask.at);
-        Remark {
-            source: index,
-            document: source.documents.get(number).map_or(0, |document| document.number),
-            pod: workload::Owner::of(&object.value).to_string(),
-            spot: source.spot(number, &pointer, true),
-            said: Said {
-                rule: Rule::MisplacedAsk,
-                severity: Severity::Warning,
-                message: ask.sentence,
-                remedy: None,
-                refuses: false,
-                path: String::new(),
-                key: true,
-            },
-            pointer,
-        }
+        let said = Said {
+            rule: Rule::MisplacedAsk,
+            severity: Severity::Warning,
+            message: ask.sentence,
+            remedy: None,
+            refuses: false,
+            path: String::new(),
+            key: true,
+        };
+        Remark::new(source, (index, number), Owner::of(&object.value).to_string(), pointer, said)
     });
     remarks.collect()
+}
+
+impl Remark {
+    /// A remark at a place of a document. The source and the document go by their indices.
+    fn new(
+        source: &Source,
+        (index, document): (usize, usize),
+        pod: String,
+        pointer: String,
+        said: Said,
+    ) -> Self {
+        Self {
+            source: index,
+            document: source.documents.get(document).map_or(0, |document| document.number),
+            pod,
+            spot: source.spot(document, &pointer, said.key),
+            said,
+            pointer,
+        }
+    }
 }
 
 /// Whether a file is no YAML since it is the template of some.

@@ -10,7 +10,7 @@ use super::input::{self, Document};
 use super::output;
 use crate::config::Assumed;
 use crate::decision::review::KIND;
-use crate::decision::workload::{self, FoundPod, NoPod, misplaced};
+use crate::decision::workload::{self, FoundPod, misplaced};
 use crate::decision::{Namespace, Settings};
 
 /// The namespace of an object that names none, as kubectl has it.
@@ -58,7 +58,7 @@ impl Manifests {
             let objects = match workload::objects(&document.value) {
                 Ok(objects) => objects,
                 // A folder holds other things too: values of a chart, a kustomization.
-                Err(problem @ (NoPod::NoKind | NoPod::NotObject(_))) if !document.named => {
+                Err(problem) if problem.is_foreign() && !document.named => {
                     output::note(&format!("{} {problem}; passed by", document.place()))?;
                     only_empty_lists = false;
                     continue;

@@ -125,6 +125,46 @@ impl std::fmt::Display for Owner {
     }
 }
 
+/// What is no object with pods, and where in the document it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Where in the document: the root, or an item of a list.
+    pub at: PointerBuf,
+    /// What names it, if it has a kind.
+    pub owner: Option<Owner>,
+    /// What is wrong with it.
+    pub problem: NoPod,
+}
+
+impl Unread {
+    /// Whether it is a document of its own and no item of a list.
+    pub fn is_document(&self) -> bool {
+        self.at.is_root()
+    }
+
+    /// Whether it is a document of something else: values of a chart, a kustomization.
+    pub fn is_foreign(&self) -> bool {
+        self.is_document() && matches!(self.problem, NoPod::NoKind | NoPod::NotObject(_))
+    }
+}
+
+/// What follows the name of a document in a sentence.
+impl std::fmt::Display for Unread {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, owner, problem } = self;
+        if self.is_document() {
+            return write!(formatter, "{problem}");
+        }
+        let item = at.as_str().trim_start_matches('/');
+        match owner {
+            Some(owner) => write!(formatter, "holds `{item}` ({owner}), which {problem}"),
+            None => write!(formatter, "holds `{item}`, which {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for Unread {}
+
 /// The built-in kinds, and where each has the template of its pods.
 const BUILT_IN: &[(&str, &str)] = &[
     ("CronJob", "/spec/jobTemplate/spec/template"),
@@ -138,11 +178,18 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("StatefulSet", "/spec/template"),
 ];
 
-/// The objects of a document, each with the pods that it would make. Only an empty list has none.
-pub fn objects(document: &Value) -> Result<Vec<Object>, NoPod> {
-    let mut objects = Vec::new();
-    objects_of(document, PointerBuf::root(), &mut objects)?;
-    Ok(objects)
+/// The objects of a document, each with the pods that it would make; the error is the first that cannot
+/// be read. Only an empty list has none.
+pub fn objects(document: &Value) -> Result<Vec<Object>, Unread> {
+    let (objects, unread) = readable(document);
+    unread.into_iter().next().map_or(Ok(objects), Err)
+}
+
+/// The objects of a document that can be read, and the others.
+pub fn readable(document: &Value) -> (Vec<Object>, Vec<Unread>) {
+    let (mut objects, mut unread) = (Vec::new(), Vec::new());
+    objects_of(document, PointerBuf::root(), &mut objects, &mut unread);
+    (objects, unread)
 }
 
 /// The review that the API server would send when the pod is created, by `user` if that is known.
@@ -178,26 +225,29 @@ pub fn review(pod: &Value, namespace: &str, user: Option<&str>) -> Value {
     })
 }
 
-fn objects_of(value: &Value, at: PointerBuf, objects: &mut Vec<Object>) -> Result<(), NoPod> {
+fn objects_of(value: &Value, at: PointerBuf, objects: &mut Vec<Object>, unread: &mut Vec<Unread>) {
     let Value::Object(fields) = value else {
-        return Err(NoPod::NotObject(type_of(value)));
+        unread.push(Unread { at, owner: None, problem: NoPod::NotObject(type_of(value)) });
+        return;
     };
     let owner = Owner::of(value);
     if owner.kind.is_empty() {
-        return Err(NoPod::NoKind);
+        unread.push(Unread { at, owner: None, problem: NoPod::NoKind });
+        return;
     }
     if let (true, Some(Value::Array(items))) = (owner.kind.ends_with("List"), fields.get("items")) {
         for (index, item) in items.iter().enumerate() {
             let at = at.with_trailing_token("items").with_trailing_token(index.to_string());
             // The items of a typed list need not repeat their kind.
             let item = with_kind(item, &owner);
-            objects_of(&item, at, objects)?;
+            objects_of(&item, at, objects, unread);
         }
-        return Ok(());
+        return;
     }
-    let pods = pods_of(value, owner, &at)?;
-    objects.push(Object { at, value: value.clone(), pods });
-    Ok(())
+    match pods_of(value, owner.clone(), &at) {
+        Ok(pods) => objects.push(Object { at, value: value.clone(), pods }),
+        Err(problem) => unread.push(Unread { at, owner: Some(owner), problem }),
+    }
 }
 
 fn pods_of(object: &Value, owner: Owner, at: &Pointer) -> Result<Vec<FoundPod>, NoPod> {

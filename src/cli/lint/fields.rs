@@ -196,6 +196,70 @@ const HOST_PATH: Kind =
 /// Where a field that is in the wrong place may belong, the likeliest first.
 const HOMES: [&Kind; 4] = [&CONTAINER_SECURITY, &POD_SECURITY, &CONTAINER, &POD_SPEC];
 
+/// A field that stands where another must.
+#[derive(Debug)]
+pub(super) struct Misspelt<'a> {
+    /// Where in the object, a JSON Pointer.
+    pub(super) path: String,
+    /// What is there, as far as a sentence repeats it.
+    pub(super) shown: String,
+    /// What must be there.
+    pub(super) meant: &'a str,
+}
+
+/// The field that a person wrote for the first part of this place that is not there.
+pub(super) fn misspelt<'a>(object: &Value, pointer: &'a str) -> Option<Misspelt<'a>> {
+    let (mut above, mut path) = (object, String::new());
+    for meant in pointer.split('/').skip(1) {
+        if let Some(next) = above.get(meant) {
+            path = format!("{path}/{meant}");
+            above = next;
+            continue;
+        }
+        let near = nearest(meant, above.as_object()?.keys().map(String::as_str))?;
+        return Some(Misspelt { path: below(&path, near), shown: excerpt(near), meant });
+    }
+    None
+}
+
+/// A value of an annotation or a label that is no text, as the API server wants all of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoText {
+    /// Where in the pod, a JSON Pointer.
+    pub(super) path: String,
+    pub(super) message: String,
+    pub(super) remedy: String,
+}
+
+/// The annotations and labels of a pod for which the API server refuses it: YAML takes `true` and `1`
+/// for no texts.
+pub(super) fn no_texts(pod: &Value) -> Vec<NoText> {
+    let mut found = Vec::new();
+    for field in ["annotations", "labels"] {
+        let path = format!("/metadata/{field}");
+        let Some(entries) = pod.pointer(&path).and_then(Value::as_object) else { continue };
+        for (key, value) in entries {
+            let kind = match value {
+                Value::String(_) | Value::Null => continue,
+                Value::Bool(_) => "a boolean",
+                Value::Number(_) => "a number",
+                Value::Array(_) => "a list",
+                Value::Object(_) => "a mapping",
+            };
+            let remedy = match value {
+                Value::Bool(_) | Value::Number(_) => format!("write `\"{value}\"`, in quotes"),
+                _ => "write a text, in quotes".to_owned(),
+            };
+            let message = format!(
+                "the value of `{}` is {kind} and no text: the API server refuses the object",
+                excerpt(key)
+            );
+            found.push(NoText { path: below(&path, key), message, remedy });
+        }
+    }
+    found
+}
+
 /// The fields of a pod that the API server drops.
 pub(super) fn unknown(pod: &Value) -> Vec<Unknown> {
     let mut found = Vec::new();
@@ -262,7 +326,7 @@ fn check(kind: &Kind, value: &Value, path: &str, found: &mut Vec<Unknown>) {
         };
         let shown = excerpt(key);
         found.push(Unknown {
-            path: format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")),
+            path: below(path, key),
             message: format!(
                 "`{shown}` is no field of {}: the API server drops it, or refuses the object where \
                  it validates strictly",
@@ -272,6 +336,11 @@ fn check(kind: &Kind, value: &Value, path: &str, found: &mut Vec<Unknown>) {
             sure: home.is_some() || near.is_some(),
         });
     }
+}
+
+/// The place of a field below another place.
+fn below(path: &str, key: &str) -> String {
+    format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 fn items<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = (usize, &'a Value)> {

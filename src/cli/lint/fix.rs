@@ -141,7 +141,7 @@ impl Fix<'_> {
     fn questions(self, source: &Source) -> anyhow::Result<Vec<(usize, Question)>> {
         let mut questions = Vec::new();
         for (number, document) in source.documents.iter().enumerate() {
-            let Ok(objects) = workload::objects(&document.value) else { continue };
+            let (objects, _) = workload::readable(&document.value);
             let several = objects.iter().map(|object| object.pods.len()).sum::<usize>() > 1;
             for object in objects {
                 for pod in object.pods {

@@ -1,8 +1,12 @@
 //! What is to be said of one pod.
 
 use anyhow::Context;
+use json_patch::jsonptr::PointerBuf;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_path_to_error::Segment;
 
-use super::fields::{self, Unknown};
+use super::fields::{self, NoText, Unknown};
 use super::{Rule, Said};
 use crate::cli::placement::translate;
 use crate::cli::question::Question;
@@ -10,7 +14,7 @@ use crate::decision::finding::{Code, Finding, Severity};
 use crate::decision::foresee::evidence;
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::Objection;
-use crate::decision::pod::Pod;
+use crate::decision::pod::{Metadata, Pod};
 use crate::decision::review::Mismatch;
 use crate::decision::warning::Warning;
 use crate::decision::{
@@ -20,22 +24,61 @@ use crate::decision::{
 
 /// All of one pod, in no order.
 pub(super) fn pod(question: &Question, policies: &PolicySet) -> anyhow::Result<Vec<Said>> {
-    let mut said: Vec<Said> =
-        fields::unknown(&question.pod.pod).into_iter().map(Said::unknown).collect();
+    let pod = &question.pod.pod;
+    let mut said: Vec<Said> = fields::unknown(pod).into_iter().map(Said::unknown).collect();
+    let no_texts = fields::no_texts(pod);
+    let no_text_asks = no_texts.iter().any(|one| one.path.starts_with("/metadata/annotations/"));
+    said.extend(no_texts.into_iter().map(Said::no_text));
     // An AdmissionReview in a file may be none.
     match Review::decode(&question.review) {
-        Err(problem) => said.push(Said::unreadable(&problem.to_string())),
+        Err(problem) => said.push(Said::unreadable(&problem.to_string(), "", pod)),
         Ok(review) => match decided(&review, question, policies) {
             Ok(mut more) => said.append(&mut more),
             Err(
                 undecided @ (Undecided::NotPod(_)
                 | Undecided::NoSpec
                 | Undecided::NotRequest { .. }),
-            ) => said.push(Said::unreadable(&undecided.to_string())),
+            ) => {
+                let path = mismatch(pod);
+                let is_said = no_text_asks && path.starts_with("/metadata/annotations");
+                if !is_said {
+                    said.push(Said::unreadable(&undecided.to_string(), &path, pod));
+                }
+            }
             Err(undecided) => return Err(undecided).context(question.title.clone()),
         },
     }
     Ok(said)
+}
+
+/// The first place in a pod that is not of its type, a JSON Pointer; the pod itself where nobody can
+/// tell.
+fn mismatch(pod: &Value) -> String {
+    let text = pod.to_string();
+    let place = place_of_mismatch::<WithMetadata<'_>>(&text);
+    place.or_else(|| place_of_mismatch::<Pod<'_>>(&text)).unwrap_or_default()
+}
+
+/// What a decision reads of a pod before it reads the rest.
+#[derive(Deserialize)]
+struct WithMetadata<'a> {
+    #[serde(borrow, rename = "metadata")]
+    _metadata: Option<Metadata<'a>>,
+}
+
+fn place_of_mismatch<'de, T: Deserialize<'de>>(text: &'de str) -> Option<String> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let error = serde_path_to_error::deserialize::<_, T>(&mut json).err()?;
+    // Written out, a path has dots between its keys, and keys have dots too.
+    let mut pointer = PointerBuf::root();
+    for segment in error.path() {
+        match segment {
+            Segment::Seq { index } => pointer.push_back(*index),
+            Segment::Map { key } => pointer.push_back(key.as_str()),
+            Segment::Enum { .. } | Segment::Unknown => break,
+        }
+    }
+    Some(pointer.to_string())
 }
 
 /// Where a part of the pod is in the document that it was found in.
@@ -205,22 +248,35 @@ impl Said {
         }
     }
 
-    fn unreadable(message: &str) -> Self {
-        // `spec.containers[0].name`, as serde_path_to_error writes it.
-        let path = message.strip_prefix("this is no pod: `").and_then(|rest| rest.split_once('`'));
-        let path = path.map_or_else(String::new, |(path, _)| {
-            format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"))
-        });
-        let message = message.replace("this is no pod:", "the API server cannot read this pod:");
-        let remedy =
-            "write that; if a placeholder stands there, lint the manifest once it is filled in";
+    fn no_text(no_text: NoText) -> Self {
         Self {
             rule: Rule::UnreadablePod,
-            severity: Severity::Warning,
+            severity: Severity::Error,
+            message: no_text.message,
+            remedy: Some(no_text.remedy),
+            refuses: false,
+            path: no_text.path,
+            key: false,
+        }
+    }
+
+    fn unreadable(message: &str, path: &str, pod: &Value) -> Self {
+        let message = message.replace("this is no pod:", "the API server cannot read this pod:");
+        // A text may be a placeholder, and something else once that is filled in.
+        let (severity, remedy) = match pod.pointer(path) {
+            Some(Value::String(_)) => (
+                Severity::Warning,
+                "write that; if a placeholder stands there, lint the manifest once it is filled in",
+            ),
+            _ => (Severity::Error, "write what is expected there"),
+        };
+        Self {
+            rule: Rule::UnreadablePod,
+            severity,
             message,
             remedy: Some(remedy.to_owned()),
             refuses: false,
-            path,
+            path: path.to_owned(),
             key: false,
         }
     }

@@ -14,7 +14,7 @@ use crate::cli::output::{self, ERROR};
 use crate::cli::question::{FALLBACK_NAMESPACE, namespace};
 use crate::config::Assumed;
 use crate::decision::review::KIND;
-use crate::decision::workload::{self, FoundPod, NoPod};
+use crate::decision::workload::{self, FoundPod};
 use crate::decision::{Namespace, PolicySet, Settings};
 
 /// How many pods there are between two words about progress.
@@ -57,7 +57,7 @@ impl<'a> Survey<'a> {
     ) -> io::Result<()> {
         let objects = match workload::objects(object) {
             Ok(objects) => objects,
-            Err(NoPod::NoKind | NoPod::NotObject(_)) if !named => return Ok(()),
+            Err(problem) if problem.is_foreign() && !named => return Ok(()),
             Err(problem) => return self.unreadable(place, &problem.to_string()),
         };
         for object in objects {

@@ -157,3 +157,24 @@ fn what_is_no_pod_is_said() {
         assert_eq!(objects(&yaml(text)).unwrap_err().to_string(), expected, "{text}");
     }
 }
+
+#[test]
+fn an_item_that_cannot_be_read_hides_no_other() {
+    let list = yaml(
+        "{kind: List, items: [null, {kind: Pod, metadata: {name: p}, spec: {contianers: [{}]}}, {kind: List, items: [{}]}, {kind: Pod, spec: {containers: [{}]}}]}",
+    );
+    let (found, unread) = readable(&list);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].at.as_str(), "/items/3");
+    let sentences: Vec<String> = unread.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        sentences,
+        [
+            "holds `items/0`, which is null, and no Kubernetes object; write apiVersion, kind, metadata and spec",
+            "holds `items/1` (Pod/p), which is no Pod: `/spec/containers` is missing",
+            "holds `items/2/items/0`, which has no `kind`, so it is no Kubernetes object",
+        ]
+    );
+    assert_eq!(objects(&list).unwrap_err(), unread[0]);
+    assert!(!unread[0].is_foreign() && objects(&yaml("{a: b}")).unwrap_err().is_foreign());
+}
