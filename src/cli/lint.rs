@@ -153,6 +153,8 @@ struct Report {
     pods: usize,
     /// Whether anything could not be read.
     broken: bool,
+    /// Whether any file was written anew.
+    fixed: bool,
 }
 
 pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
@@ -166,6 +168,11 @@ pub(super) fn run(arguments: &Lint) -> anyhow::Result<Status> {
     });
     for path in &arguments.paths {
         report.read(path, fix)?;
+    }
+    if report.fixed {
+        output::note(
+            "what was fixed works only where the webhook runs and the namespace is opted in",
+        )?;
     }
     report.inspect(&policies, &config.assumed)?;
 
@@ -200,6 +207,7 @@ impl Report {
                         self.broken = true;
                         broken(&error).map(|()| None)
                     })?;
+                    self.fixed |= fixed.is_some();
                     self.sources.push(fixed.unwrap_or(source));
                 }
                 Err(error @ InputError::Syntax { .. }) if is_template(&error) => {

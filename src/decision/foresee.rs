@@ -5,6 +5,7 @@
 
 mod container;
 pub mod evidence;
+pub mod other_use;
 mod pod_security;
 
 use std::collections::BTreeMap;

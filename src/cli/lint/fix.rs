@@ -88,7 +88,17 @@ impl Fix<'_> {
         }
         match fixed {
             None => Ok(None),
-            Some(after) => self.finish(path, source, after, wanted.len()),
+            Some(after) => {
+                let pods = plural(wanted.len(), "pod");
+                let what = match edit.comments(source) {
+                    0 => pods,
+                    1 => format!("{pods}; 1 line of comment went with what it was about"),
+                    count => {
+                        format!("{pods}; {count} lines of comment went with what they were about")
+                    }
+                };
+                self.finish(path, source, after, &what)
+            }
         }
     }
 
@@ -97,18 +107,17 @@ impl Fix<'_> {
         path: &Path,
         before: &Source,
         after: Source,
-        pods: usize,
+        what: &str,
     ) -> anyhow::Result<Option<Source>> {
-        let pods = plural(pods, "pod");
         if self.dry_run {
             let mut stdout = output::stdout();
             output::diff(&mut stdout, &before.text, &after.text, &before.file)?;
-            output::say(&format!("would fix {}: {pods}", before.file))?;
+            output::say(&format!("would fix {}: {what}", before.file))?;
             return Ok(None);
         }
         write::replace(path, &before.text, &after.text)
             .with_context(|| format!("cannot write {}", before.file))?;
-        output::say(&format!("fixed {}: {pods}", before.file))?;
+        output::say(&format!("fixed {}: {what}", before.file))?;
         Ok(Some(after))
     }
 

@@ -2,7 +2,8 @@
 //! bytes.
 //!
 //! What goes must stand in block style, on lines of its own. An item or a field goes from its first line
-//! to the last one that is indented below it, comments among them; comments around it stay.
+//! to the last one that is indented below it, comments among them, and so do the comments right above it:
+//! left alone, they would speak of what comes next. Other comments around it stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -70,6 +71,12 @@ impl Edit {
         line + come - gone
     }
 
+    /// How many of the lines that go are comments.
+    pub(super) fn comments(&self, source: &Source) -> usize {
+        let lines = self.removed.iter().cloned().flatten();
+        lines.filter(|line| source.line(*line).1.trim_start().starts_with('#')).count()
+    }
+
     /// The text as edited.
     pub(super) fn apply(&self, text: &str) -> String {
         let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
@@ -123,7 +130,16 @@ impl Page<'_> {
         if is_shared || (place.line..=end).any(|line| has_tokens(self.source.line(line).1)) {
             return unclear(place.line, ALIAS);
         }
-        Ok(place.line..=end)
+        Ok(place.line - self.comments_above(place.line, indent)..=end)
+    }
+
+    /// How many lines of comment stand right above a line, as deep as it.
+    fn comments_above(&self, line: usize, indent: usize) -> usize {
+        let is_comment = |line: &usize| {
+            let text = self.source.line(*line).1;
+            spaces(text) == indent && text.trim_start().starts_with('#')
+        };
+        (1..line).rev().take_while(is_comment).count()
     }
 
     /// The lines that annotations of a template are, and the line that they come in front of.
@@ -231,12 +247,7 @@ impl Page<'_> {
         self.in_block_style(above)?;
         let key = way.last().and_then(|step| step.key).ok_or_else(|| unclear(PLACE))?;
         let indent = self.indent_of_key(key).ok_or_else(|| unclear(PLACE))?;
-        let is_comment = |line: &usize| {
-            let text = self.source.line(*line).1;
-            spaces(text) == indent && text.trim_start().starts_with('#')
-        };
-        let comments = (1..key.line).rev().take_while(is_comment).count();
-        Ok((key.line - comments, indent))
+        Ok((key.line - self.comments_above(key.line, indent), indent))
     }
 
     /// How much deeper the fields of a mapping are than its key.
@@ -407,11 +418,11 @@ a:
 
     #[test]
     fn what_goes_takes_its_own_lines_and_no_others() {
-        check(&["/a/list/0"], &[5, 6, 7, 8, 9, 10, 11]);
-        check(&["/a/list/1"], &[13]);
+        check(&["/a/list/0"], &[4, 5, 6, 7, 8, 9, 10, 11]);
+        check(&["/a/list/1"], &[12, 13]);
         check(&["/a/list/0/deep"], &[8, 9, 10]);
-        check(&["/a/list"], &[3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
-        check(&["/a/map", "/a/quoted", "/a/none"], &[16, 17, 18]);
+        check(&["/a/list"], &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        check(&["/a/map", "/a/quoted", "/a/none"], &[15, 16, 17, 18]);
         check(&["/a/last"], &[19]);
     }
 

@@ -14,6 +14,7 @@ use crate::cli::question::{Question, review};
 use crate::config::Assumed;
 use crate::decision::ask::{Ask, Chosen};
 use crate::decision::finding::{Code, Finding, Severity};
+use crate::decision::foresee::other_use;
 use crate::decision::line::pod_of;
 use crate::decision::path::parts;
 use crate::decision::plan::{ContainerGrant, PodGrant, compose};
@@ -259,6 +260,20 @@ fn has_old_shape(spec: &Spec<'_>, at: ContainerIndex, policy: &Policy) -> bool {
     compose(spec, &[ask]).is_ok_and(|plan| !plan.legacy.is_empty())
 }
 
+/// That nothing says of a privileged container that it is privileged for more than its devices.
+fn is_for_devices_alone(spec: &Spec<'_>, container: &Container<'_>) -> Result<(), String> {
+    if container.security_context.privileged != Some(true) {
+        return Ok(());
+    }
+    other_use::of_container(spec, container).map_or(Ok(()), |why| {
+        Err(format!(
+            "container `{}` may be privileged for more than its device: {why}; if it is not, change it \
+             by hand",
+            container.name
+        ))
+    })
+}
+
 fn mounts_all_devices(spec: &Spec<'_>, container: &Container<'_>) -> bool {
     container.volume_mounts.iter().any(|mount| {
         let volume = spec.volumes.iter().find(|volume| volume.name == mount.name.as_str());
@@ -348,6 +363,11 @@ fn removed(
             let why = "its policies leave the old shape as it is".to_owned();
             return Err(Stays::at(path_of(*at), why));
         }
+    }
+    for at in &shapes.concerned {
+        let container = spec.container(*at);
+        let alone = container.map_or(Ok(()), |container| is_for_devices_alone(spec, container));
+        alone.map_err(|why| Stays::at(path_of(*at), why))?;
     }
     for (device, containers) in &shapes.unasked {
         for (at, name) in containers {
