@@ -301,8 +301,11 @@ fn misplaced(
     object: &workload::Object,
     policies: &PolicySet,
 ) -> Vec<Remark> {
-    let asks = workload::misplaced::asks(object, policies.settings()).into_iter();
-    let remarks = asks.map(|ask| {
+    let settings = policies.settings();
+    let mut asks = workload::misplaced::asks(object, settings);
+    let is_device = |name: &str| policies.find(name).is_some();
+    asks.extend(workload::misplaced::near(object, settings, is_device));
+    let remarks = asks.into_iter().map(|ask| {
         let pointer = format!("{}{}", object.at, ask.at);
         let said = Said {
             rule: Rule::MisplacedAsk,

@@ -1,15 +1,16 @@
-//! Asks in places where nobody looks for them: on the workload instead of its pods, or as labels.
+//! Asks in places where nobody looks for them: on the workload instead of its pods, as labels, or as fields
+//! of something else; and asks whose prefix is not quite ours.
 //!
 //! A decision sees the annotations of the pod and nothing else, so such an ask would change nothing, and
 //! nobody would say a word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
 use super::argo::unforetold;
-use super::{Object, Owner};
+use super::{BUILT_IN, Object, Owner, is_built_in};
 use crate::decision::{Settings, spelling};
 
 /// An ask where nobody looks for it.
@@ -25,6 +26,7 @@ pub struct Misplaced {
 pub fn asks(object: &Object, settings: &Settings) -> Vec<Misplaced> {
     let mut asks = of_the_owner(object, settings);
     asks.extend(labels_of_pods(object, settings));
+    asks.extend(of_other_fields(object, settings));
     let asking = |key: &str| is_ours(key, settings);
     asks.extend(unforetold(&object.value, asking).into_iter().map(|(at, body)| {
         let sentence = format!(
@@ -34,6 +36,112 @@ pub fn asks(object: &Object, settings: &Settings) -> Vec<Misplaced> {
     }));
     asks
 }
+
+/// The annotations whose prefix is nearly ours, or begins with it, before the name of a device.
+pub fn near(
+    object: &Object,
+    settings: &Settings,
+    is_device: impl Fn(&str) -> bool,
+) -> Vec<Misplaced> {
+    let ours = settings.prefix.as_str();
+    let mut asks = Vec::new();
+    let places = std::iter::once("").chain(templates(object)).collect::<BTreeSet<_>>();
+    for place in places {
+        let place = format!("{place}/metadata/annotations");
+        let annotations = object.value.pointer(&place).and_then(Value::as_object);
+        for key in annotations.into_iter().flat_map(|annotations| annotations.keys()) {
+            let Some((prefix, name)) = key.split_once('/') else { continue };
+            let device = name.strip_suffix(".containers").unwrap_or(name);
+            let is_near = prefix.starts_with(ours) || spelling::nearest(prefix, [ours]).is_some();
+            if prefix != ours && is_near && is_device(device) {
+                let shown = spelling::excerpt(key);
+                let sentence = format!("`{shown}` asks for nothing; did you mean `{ours}/{name}`?");
+                asks.push(Misplaced { at: entry(&place, key), sentence });
+            }
+        }
+    }
+    asks
+}
+
+/// Fields that are no annotations: of a template, a spec, a container, or below `metadata.annotation`. Of
+/// a custom kind only what is inside its templates, since its own fields may well become annotations.
+fn of_other_fields(object: &Object, settings: &Settings) -> Vec<Misplaced> {
+    let owner = Owner::of(&object.value);
+    let is_built_in =
+        is_built_in(&owner.api_version) && BUILT_IN.iter().any(|(kind, _)| *kind == owner.kind);
+    let homes: Vec<String> =
+        templates(object).map(|template| format!("{template}/metadata/annotations")).collect();
+    let mut asks = Vec::new();
+    if homes.is_empty() {
+        return asks;
+    }
+    if is_built_in {
+        let root = (&object.value, String::new());
+        fields(root, settings, &spelling::list(homes.iter().map(String::as_str)), &mut asks);
+        return asks;
+    }
+    for ((found, template), home) in object.pods.iter().zip(templates(object)).zip(&homes) {
+        // What Argo makes a pod of is no template of one.
+        if let (Some(value), 1) = (object.value.pointer(template), found.places.len()) {
+            let home = spelling::list([home.as_str()]);
+            fields((value, template.to_owned()), settings, &home, &mut asks);
+        }
+    }
+    asks
+}
+
+/// Adds the fields of ours that are below a value at this place.
+fn fields(
+    (value, at): (&Value, String),
+    settings: &Settings,
+    homes: &str,
+    asks: &mut Vec<Misplaced>,
+) {
+    // Of those others speak, or they are names of resources and nodes.
+    let is_other = OTHER_FIELDS.iter().any(|end| at.ends_with(end));
+    match value {
+        Value::Object(entries) if !is_other => {
+            for (key, field) in entries {
+                let below = entry(&at, key);
+                if is_ours(key, settings) {
+                    let shown = spelling::excerpt(key);
+                    let place = if at.is_empty() {
+                        "the object itself".to_owned()
+                    } else {
+                        format!("`{at}`")
+                    };
+                    let sentence = format!(
+                        "`{shown}` in {place} asks for nothing, since only annotations of a pod \
+                         do; write it in {homes}"
+                    );
+                    asks.push(Misplaced { at: below, sentence });
+                } else {
+                    fields((field, below), settings, homes, asks);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                fields((item, format!("{at}/{index}")), settings, homes, asks);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Mappings whose keys are looked at elsewhere, or may be ours and no asks.
+const OTHER_FIELDS: &[&str] = &[
+    "/metadata/annotations",
+    "/metadata/labels",
+    "/metadata/managedFields",
+    "/limits",
+    "/matchLabels",
+    "/nodeSelector",
+    "/overhead",
+    "/requests",
+    "/selector",
+    "/status",
+];
 
 /// The metadata on the way from the object to its templates.
 fn of_the_owner(object: &Object, settings: &Settings) -> Vec<Misplaced> {
