@@ -118,7 +118,7 @@ fn the_status_is_by_severity() {
 fn what_cannot_be_read_hides_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
-    write("a-broken.yaml", b"kind: [\n");
+    write("a-broken.yaml", b"a: b\nkind: [\n");
     write("b-binary.yaml", b"\xff\xfe");
     write("c-pod.yaml", BAD.as_bytes());
     write("d-template.yaml", b"a: {{ .Values.x }}\nb: c: d\n");
@@ -136,6 +136,14 @@ fn what_cannot_be_read_hides_nothing() {
         assert!(line.starts_with(start), "{start}: {}", ran.stderr);
     }
     assert_eq!(lines.len(), 5, "{}", ran.stderr);
+    // Whoever sees nothing but remarks hears of it too.
+    let ran = lint_in(folder.path(), &[".", "-o", "json"], "");
+    let told: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+    let unread = told.iter().filter(|remark| remark["rule"] == "UnreadableFile");
+    let places: Vec<_> = unread.map(|one| (one["file"].as_str(), one["line"].as_u64())).collect();
+    assert_eq!(places, [(Some("./a-broken.yaml"), Some(2)), (Some("./b-binary.yaml"), Some(1))]);
+    let ran = lint_in(folder.path(), &["missing.yaml", "-o", "github"], "");
+    assert!(ran.stdout.starts_with("::error file=missing.yaml,line=1,"), "{}", ran.stdout);
     assert_eq!(lint_in(folder.path(), &["missing.yaml"], "").status, 2);
     // A template is for Helm to read, and no mistake.
     assert_eq!(lint_in(folder.path(), &["d-template.yaml"], "").status, 0);

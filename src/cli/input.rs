@@ -87,6 +87,8 @@ pub enum InputError {
         file: String,
         /// The number of the document.
         number: usize,
+        /// The line and the column, from 1, where the parser knows them.
+        at: Option<(usize, usize)>,
         /// What the parser says, with the line, and what may help.
         problem: String,
     },
@@ -192,9 +194,10 @@ pub fn parse(file: &str, text: &str, named: bool) -> Result<Vec<Document>, Input
         let unreadable = |source| InputError::Unreadable { file: file.to_owned(), source };
         let read = reader.map_err(unreadable)?.join();
         let read = read.map_err(|_| unreadable(io::Error::other("the YAML parser panicked")))?;
-        let documents = read.map_err(|(number, problem)| InputError::Syntax {
+        let documents = read.map_err(|Broken { number, at, problem }| InputError::Syntax {
             file: file.to_owned(),
             number,
+            at,
             problem,
         })?;
         Ok(number(file, named, documents))
@@ -204,12 +207,23 @@ pub fn parse(file: &str, text: &str, named: bool) -> Result<Vec<Document>, Input
 /// A document and the line that it begins on.
 type WithLine = (Value, Option<u64>);
 
-/// The documents with their lines, or the number of the first that cannot be read, and why.
-fn yaml(text: &str) -> Result<Vec<WithLine>, (usize, String)> {
+/// A document that cannot be read.
+struct Broken {
+    number: usize,
+    at: Option<(usize, usize)>,
+    problem: String,
+}
+
+/// The documents with their lines, or the first that cannot be read.
+fn yaml(text: &str) -> Result<Vec<WithLine>, Broken> {
     let mut documents = Vec::new();
     let mut reader = text.as_bytes();
     for read in serde_saphyr::read_with_options::<_, Spanned<Value>>(&mut reader, yaml_options()) {
-        let spanned = read.map_err(|error| (documents.len() + 1, in_words(&error, text)))?;
+        let spanned = read.map_err(|error| Broken {
+            number: documents.len() + 1,
+            at: place(&error),
+            problem: in_words(&error, text),
+        })?;
         let line = Some(spanned.referenced.line()).filter(|line| *line > 0);
         documents.push((spanned.value, line));
     }
@@ -250,6 +264,12 @@ pub(super) fn yaml_options() -> serde_saphyr::Options {
         legacy_octal_numbers: true,
         with_snippet: false,
     }
+}
+
+fn place(error: &serde_saphyr::Error) -> Option<(usize, usize)> {
+    let location = error.without_snippet().location()?;
+    let number = |number: u64| usize::try_from(number).ok().filter(|number| *number > 0);
+    Some((number(location.line())?, number(location.column())?))
 }
 
 fn in_words(error: &serde_saphyr::Error, text: &str) -> String {

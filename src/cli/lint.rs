@@ -128,6 +128,8 @@ enum Rule {
     Note,
     /// A field that the API server does not know.
     UnknownField,
+    /// A file that nobody can read.
+    UnreadableFile,
     /// A pod that the API server cannot read.
     UnreadablePod,
 }
@@ -140,6 +142,7 @@ impl Rule {
             Self::MisplacedAsk => "MisplacedAsk".to_owned(),
             Self::Note => "Note".to_owned(),
             Self::UnknownField => "UnknownField".to_owned(),
+            Self::UnreadableFile => "UnreadableFile".to_owned(),
             Self::UnreadablePod => "UnreadablePod".to_owned(),
         }
     }
@@ -215,11 +218,40 @@ impl Report {
                 }
                 Err(error) => {
                     self.broken = true;
+                    self.unreadable(&file, &error);
                     broken(&error.into())?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Remarks that a file cannot be read, for who sees nothing but remarks.
+    fn unreadable(&mut self, file: &Path, error: &InputError) {
+        let source = Source::unreadable(file);
+        let (document, (line, column), message) = match error {
+            InputError::Syntax { number, at, problem, .. } => {
+                (*number, at.unwrap_or((1, 1)), problem.clone())
+            }
+            _ => (0, (1, 1), error.to_string()),
+        };
+        self.remarks.push(Remark {
+            source: self.sources.len(),
+            document,
+            pod: source.file.clone(),
+            spot: Spot { line, column, end_column: column + 1, bytes: 0..0 },
+            said: Said {
+                rule: Rule::UnreadableFile,
+                severity: Severity::Error,
+                message,
+                remedy: None,
+                refuses: false,
+                path: String::new(),
+                key: false,
+            },
+            pointer: String::new(),
+        });
+        self.sources.push(source);
     }
 
     fn inspect(&mut self, policies: &PolicySet, assumed: &Assumed) -> anyhow::Result<()> {
@@ -277,14 +309,16 @@ impl Report {
     }
 
     fn summary(&self) -> String {
-        let count = |severity| {
-            self.remarks.iter().filter(|remark| remark.said.severity == severity).count()
-        };
+        let (unreadable, remarks): (Vec<&Remark>, Vec<&Remark>) =
+            self.remarks.iter().partition(|remark| remark.said.rule == Rule::UnreadableFile);
+        let count =
+            |severity| remarks.iter().filter(|remark| remark.said.severity == severity).count();
         let counts = [(Severity::Error, "error"), (Severity::Warning, "warning")];
         let mut parts: Vec<String> =
             counts.map(|(severity, noun)| plural(count(severity), noun)).to_vec();
         parts.push(format!("{} info", count(Severity::Info)));
-        let (pods, files) = (plural(self.pods, "pod"), plural(self.sources.len(), "file"));
+        let files = self.sources.len() - unreadable.len();
+        let (pods, files) = (plural(self.pods, "pod"), plural(files, "file"));
         format!("{} in {pods} of {files}", parts.join(", "))
     }
 

@@ -16,7 +16,9 @@ pub(super) use sarif::sarif;
 
 pub(super) fn text(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
     let renderer = Renderer::styled();
-    for remark in &report.remarks {
+    // What cannot be read is on standard error.
+    let readable = |remark: &&Remark| remark.said.rule != Rule::UnreadableFile;
+    for remark in report.remarks.iter().filter(readable) {
         let Some(source) = report.source(remark) else { continue };
         writeln!(out, "{}\n", renderer.render(&[group(remark, source)]))?;
     }

@@ -58,10 +58,19 @@ impl Source {
     pub(super) fn of(file: String, text: String, named: bool) -> Result<Self, InputError> {
         let documents = input::parse(&file, &text, named)?;
         let trees = trees(&text).unwrap_or_default();
+        Ok(Self::with(file, text, documents, trees))
+    }
+
+    /// A file that cannot be read, for a remark about it: its text is never shown.
+    pub(super) fn unreadable(path: &Path) -> Self {
+        Self::with(input::name(path), String::new(), Vec::new(), Vec::new())
+    }
+
+    fn with(file: String, text: String, documents: Vec<Document>, trees: Vec<Tree>) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
         let is_ascii = text.is_ascii();
-        Ok(Self { file, text, documents, trees, lines, is_ascii })
+        Self { file, text, documents, trees, lines, is_ascii }
     }
 
     /// The place of what a JSON Pointer names in a document, or of the nearest thing around it that is

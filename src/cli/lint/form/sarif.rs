@@ -76,6 +76,7 @@ fn other(rule: Rule) -> Value {
             "A field that the API server drops: misspelt, or in the wrong place",
             Severity::Warning,
         ),
+        Rule::UnreadableFile => ("A file that cannot be read", Severity::Error),
         Rule::UnreadablePod => ("A field of a pod that is not of its type", Severity::Warning),
         Rule::Finding(_) | Rule::Note => ("What Devgrant says at admission", Severity::Warning),
     };
