@@ -132,7 +132,12 @@ fn the_line_answers_and_nobody_else() {
             "the policy leaves `privileged` alone",
         ),
         ("\nspec:\n", "\nspec:\n  enforcement: Shadow\n", "keeps", "is in shadow"),
-        ("hostPaths: [/dev/fuse]", "hostPaths: [/dev/other]", "noPolicy", "no policy names"),
+        (
+            "hostPaths: [/dev/fuse]",
+            "hostPaths: [/dev/other]",
+            "noPolicy",
+            "its policy does not name",
+        ),
     ] {
         let policies = tempfile::tempdir().unwrap();
         let text = shipped.replacen(from, to, 1);
@@ -488,4 +493,11 @@ fn a_cluster_that_is_not_there_is_said_in_words() {
     let ran = scan_in(folder.path(), &[], "", Some(&bad));
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("no cluster is known"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_template_is_passed_by() {
+    let ran = scan(&["-"], "a: {{ .Values.x }}\nb: c: d\n");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("`helm template`; passed by"), "{}", ran.stderr);
 }

@@ -103,6 +103,17 @@ pub enum InputError {
     },
 }
 
+impl InputError {
+    /// Whether a file is no YAML since it is the template of some.
+    pub fn is_template(&self) -> bool {
+        matches!(self, Self::Syntax { problem, .. } if problem.ends_with(TEMPLATE))
+    }
+}
+
+/// What is said of a text that is no YAML yet.
+const TEMPLATE: &str =
+    "; this looks like a template: render it first, for example with `helm template`";
+
 /// Reads all documents of files, folders and `-`, in order.
 pub fn documents(paths: &[PathBuf]) -> Result<Vec<Document>, InputError> {
     let mut documents = Vec::new();
@@ -300,11 +311,7 @@ fn in_words(error: &serde_saphyr::Error, text: &str) -> String {
     let place = error.location().map_or_else(String::new, |location| {
         format!("line {}, column {}: ", location.line(), location.column())
     });
-    let help = if text.contains("{{") {
-        "; this looks like a template: render it first, for example with `helm template`"
-    } else {
-        ""
-    };
+    let help = if text.contains("{{") { TEMPLATE } else { "" };
     format!("{place}{message}{help}")
 }
 

@@ -213,7 +213,7 @@ impl Report {
                     self.fixed |= fixed.is_some();
                     self.sources.push(fixed.unwrap_or(source));
                 }
-                Err(error @ InputError::Syntax { .. }) if is_template(&error) => {
+                Err(error) if error.is_template() => {
                     output::note(&format!("{error}; passed by"))?;
                 }
                 Err(error) => {
@@ -373,11 +373,6 @@ impl Remark {
             pointer,
         }
     }
-}
-
-/// Whether a file is no YAML since it is the template of some.
-fn is_template(error: &InputError) -> bool {
-    error.to_string().contains("render it first")
 }
 
 fn broken(error: &anyhow::Error) -> io::Result<()> {

@@ -16,7 +16,8 @@ use crate::decision::finding::{Code, Finding, Severity};
 use crate::decision::foresee::evidence;
 use crate::decision::line::{SYSTEM_NAMESPACE, pod_of};
 use crate::decision::plan::{devices_of, is_kubelet_plugin};
-use crate::decision::pod::{Container, ContainerIndex, Pod, Spec};
+use crate::decision::pod::{Container, ContainerIndex, ContainerList, Pod, Spec};
+use crate::decision::policy::schema::Mode;
 use crate::decision::review::Mismatch;
 use crate::decision::{
     Namespace, PolicySet, Reason, Request, Review, Settings, Undecided, Verdict, decide,
@@ -24,6 +25,9 @@ use crate::decision::{
 
 /// The annotation by which a kubelet marks the mirror of a static pod.
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
+
+/// The annotation by which a pod names its primary container (`kubectl` has it).
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// The most containers that are tried one by one, each with a decision about the whole pod. Of more, one
 /// that would be refused is not told apart from the others.
@@ -213,7 +217,12 @@ impl<'a> Inspection<'a> {
         }
         match today.paths.iter().find(|path| *path != "/dev" && *path != "/") {
             Some(path) => {
-                let why = format!("no policy names `{path}` in `legacy`");
+                let why = match other_way(path, self.policies) {
+                    Some(ask) => {
+                        format!("ask for {ask}; its policy does not name `{path}` in `legacy`")
+                    }
+                    None => format!("no policy names `{path}` in `legacy`"),
+                };
                 Outcome::new(Becomes::NoPolicy, why)
             }
             None if today.paths.is_empty() => self.without_device(today),
@@ -294,12 +303,29 @@ impl<'a> Inspection<'a> {
             }
             let names = containers.iter().filter_map(|at| self.spec.container(*at));
             let names: Vec<&str> = names.map(|container| container.name.as_str()).collect();
+            // Where there is one container, the line chooses it.
+            let regular = |at: &ContainerIndex| at.list == ContainerList::Regular;
+            let count = self.spec.all_containers().filter(|(at, _)| regular(at)).count();
+            let is_only = count == 1 && containers.iter().all(regular);
+            if own.is_none() && is_only && !self.names_containers(device) {
+                continue;
+            }
             // One without a name cannot be named; the API server takes no pod with such a one.
             if names.iter().all(|name| !name.is_empty()) {
                 annotations.insert(format!("{prefix}/{device}.containers"), names.join(","));
             }
         }
         annotations
+    }
+
+    /// Whether the pod says itself which containers get the device.
+    fn names_containers(&self, device: &str) -> bool {
+        let annotations = self.pod.pointer("/metadata/annotations").and_then(Value::as_object);
+        let prefix = &self.policies.settings().prefix;
+        let (shared, own) =
+            (format!("{prefix}/containers"), format!("{prefix}/{device}.containers"));
+        let mut saying = [DEFAULT_CONTAINER, &shared, &own].into_iter();
+        annotations.is_some_and(|annotations| saying.any(|key| annotations.contains_key(key)))
     }
 
     /// What the line says of the pod with these annotations.
@@ -364,6 +390,45 @@ impl<'a> Inspection<'a> {
         }
     }
 }
+
+/// The ask that brings a device of the node of which no policy names the old shape, as far as names tell:
+/// those of resources, of devices, and the well-known ones.
+fn other_way(path: &str, policies: &PolicySet) -> Option<String> {
+    let below = path.strip_prefix("/dev/")?;
+    // smarter-device-manager has `net_tun` for `/dev/net/tun`.
+    let joined = below.replace('/', "_");
+    let prefix = &policies.settings().prefix;
+    for policy in policies.policies() {
+        let serves = |mode: &Mode| {
+            let mut resources = mode.resources.iter();
+            resources.any(|resource| resource.name.rsplit('/').next() == Some(joined.as_str()))
+        };
+        let spec = policy.spec();
+        // The default mode first: it needs no name.
+        if spec.modes.get(&spec.default_mode).is_some_and(serves) {
+            return Some(format!("`{prefix}/{}: \"true\"`", policy.device()));
+        }
+        if let Some((mode, _)) = spec.modes.iter().find(|(_, mode)| serves(mode)) {
+            return Some(format!("`{prefix}/{}: {mode}`", policy.device()));
+        }
+    }
+    let names =
+        below.split('/').map(|part| part.trim_end_matches(|end: char| end.is_ascii_digit()));
+    let known = |name| WELL_KNOWN.iter().find(|(known, _)| *known == name);
+    let mut devices =
+        names.flat_map(|name| known(name).map(|(_, device)| *device).into_iter().chain([name]));
+    let policy = devices.find_map(|device| policies.find(device))?;
+    Some(format!("`{prefix}/{}`", policy.device()))
+}
+
+/// Names below `/dev`, and the device of the shipped policies that they are.
+const WELL_KNOWN: &[(&str, &str)] = &[
+    ("dri", "gpu"),
+    ("infiniband", "rdma"),
+    ("kfd", "gpu"),
+    ("ttyACM", "serial"),
+    ("ttyUSB", "serial"),
+];
 
 /// Where a container is in the pod.
 fn place(at: ContainerIndex) -> String {

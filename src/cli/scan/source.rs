@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::stream::{self, Position};
 use super::survey::Survey;
 use crate::cli::input::{self, FILE_LIMIT, InputError};
+use crate::cli::output;
 use crate::decision::spelling::excerpt;
 
 /// Surveys all paths, in order; gives whether any could not be read. One that cannot be read does not
@@ -89,6 +90,11 @@ fn yaml(
     };
     let documents = match input::parse(name, &text, named) {
         Ok(documents) => documents,
+        // A template is for Helm to read, and no mistake.
+        Err(error) if error.is_template() => {
+            output::note(&format!("{error}; passed by"))?;
+            return Ok(None);
+        }
         // The name is said already.
         Err(InputError::Syntax { number, problem, .. }) => {
             return Ok(Some(format!("document {number}: {problem}")));
