@@ -18,7 +18,7 @@ use crate::decision::foresee::other_use;
 use crate::decision::line::pod_of;
 use crate::decision::path::parts;
 use crate::decision::plan::{ContainerGrant, PodGrant, compose};
-use crate::decision::pod::{Container, ContainerIndex, Pod, Spec};
+use crate::decision::pod::{Container, ContainerIndex, ContainerList, Pod, Spec};
 use crate::decision::policy::Policy;
 use crate::decision::policy::schema::{Enforcement, Mode};
 use crate::decision::policy::select::Allowed;
@@ -70,6 +70,12 @@ pub(super) fn outcome(
         return Ok(Outcome::Left(Stays::at("", why).left(question)));
     }
     let annotations = annotations(question, &shapes, policies, assumed)?;
+    let own = question.pod.pod.pointer("/metadata/annotations").and_then(Value::as_object);
+    if let Some(key) = annotations.keys().find(|key| own.is_some_and(|own| own.contains_key(*key)))
+    {
+        let why = format!("`{key}` is there and names other containers; change it by hand");
+        return Ok(Outcome::Left(Stays::at("/metadata/annotations", why).left(question)));
+    }
     let asking = question.with_annotations(&annotations, assumed)?;
     let removed = decided(&asking, policies, |decision, spec| {
         removed(decision, spec, &shapes, &question.pod.pod)
@@ -301,7 +307,7 @@ fn may_ask(policy: &Policy, container: &Container<'_>, key: &str) -> Result<(), 
 }
 
 /// The annotations by which those ask who do not yet. Containers are named where the line would choose
-/// others.
+/// others, or say that nobody named them.
 fn annotations(
     question: &Question,
     shapes: &Shapes,
@@ -312,15 +318,21 @@ fn annotations(
     let mut annotations: BTreeMap<String, String> =
         shapes.unasked.keys().map(|device| (key(device), "true".to_owned())).collect();
     let asking = question.with_annotations(&annotations, assumed)?;
-    let chosen: BTreeMap<String, Vec<ContainerIndex>> =
-        decided(&asking, policies, |decision, _| {
-            let asks = decision.asks.iter();
-            asks.map(|ask| (ask.policy.device().to_owned(), ask.containers.clone())).collect()
+    // By device, the containers that the line would choose, and whether it would warn that nobody did.
+    let chosen: BTreeMap<String, (Vec<ContainerIndex>, bool)> =
+        decided(&asking, policies, |decision, spec| {
+            let regular = |(at, _): &(ContainerIndex, _)| at.list == ContainerList::Regular;
+            let are_several = spec.all_containers().filter(regular).count() > 1;
+            let asks = decision.asks.iter().map(|ask| {
+                let warns = are_several && ask.chosen == Chosen::First;
+                (ask.policy.device().to_owned(), (ask.containers.clone(), warns))
+            });
+            asks.collect()
         })
         .unwrap_or_default();
     for (device, containers) in &shapes.unasked {
         let wanted: Vec<ContainerIndex> = containers.iter().map(|(at, _)| *at).collect();
-        if chosen.get(device).is_some_and(|chosen| *chosen != wanted) {
+        if chosen.get(device).is_some_and(|(chosen, warns)| *warns || *chosen != wanted) {
             let names: Vec<&str> = containers.iter().map(|(_, name)| name.as_str()).collect();
             annotations.insert(format!("{}.containers", key(device)), names.join(","));
         }
