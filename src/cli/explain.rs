@@ -67,7 +67,13 @@ pub(super) fn run(arguments: &Explain) -> anyhow::Result<Status> {
         let document = manifests.documents.get(question.document);
         let place = document.map(super::input::Document::place).unwrap_or_default();
         let context = || format!("{place}: {}", question.title);
-        explanations.push(explain(question, place.clone(), &policies).with_context(context)?);
+        let explanation = explain(question, place.clone(), &policies).with_context(context)?;
+        if explanation.answer.allowed && explanation.patch.is_empty() {
+            for ask in question.asks_that_would_do(&policies) {
+                output::note(&format!("{} asks for nothing; add {ask}", question.title))?;
+            }
+        }
+        explanations.push(explanation);
     }
     let mut stdout = output::stdout();
     match arguments.output {
@@ -403,7 +409,8 @@ impl Explanation {
                 writeln!(out, "  {TITLE}{step:<11}{TITLE:#}{line}")?;
             }
         }
-        for (index, warning) in self.answer.warnings.iter().enumerate() {
+        let warnings = output::joined(self.answer.warnings.iter().map(String::as_str));
+        for (index, warning) in warnings.iter().enumerate() {
             let step = if index == 0 { "warnings" } else { "" };
             writeln!(out, "  {WARNING}{step:<11}{WARNING:#}{warning}")?;
         }

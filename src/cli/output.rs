@@ -107,6 +107,22 @@ pub fn warning(text: &str) -> io::Result<()> {
     writeln!(stderr(), "{WARNING}Warning:{WARNING:#} {text}")
 }
 
+/// Warnings as the sentences that they were before they were cut into lines for the API server.
+pub fn joined<'w>(warnings: impl Iterator<Item = &'w str>) -> Vec<String> {
+    let mut sentences: Vec<String> = Vec::new();
+    for warning in warnings {
+        match (warning.strip_prefix('…'), sentences.last_mut()) {
+            (Some(rest), Some(last)) if last.ends_with('…') => {
+                last.truncate(last.len() - '…'.len_utf8());
+                last.push(' ');
+                last.push_str(rest);
+            }
+            _ => sentences.push(warning.to_owned()),
+        }
+    }
+    sentences
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

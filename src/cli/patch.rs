@@ -15,13 +15,17 @@ use super::arguments::{DecidingArguments, compile};
 use super::input::Document;
 use super::output::{self, ERROR, WARNING};
 use super::placement::place;
-use super::question::{Manifests, Question};
+use super::question::{Manifests, Question, behind_flag};
+use crate::decision::warning::Warning;
 use crate::decision::workload::Owner;
 use crate::decision::{PolicySet, Review, admit};
 
 /// The flags of `patch`.
 #[derive(Debug, Args)]
 pub struct Patch {
+    /// Files go behind `-f`, as kubectl has it.
+    #[arg(hide = true, value_parser = behind_flag)]
+    pub misplaced: Option<String>,
     /// Manifest, folder of manifests, or - for standard input; may be repeated.
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
@@ -111,8 +115,13 @@ impl<'a> Draft<'a> {
         let admission =
             admit(&review, policies, Some(&question.namespace)).with_context(context)?;
         let mut stderr = output::stderr();
-        for warning in &admission.warnings {
+        for warning in output::joined(admission.warnings.iter().map(Warning::as_str)) {
             writeln!(stderr, "{WARNING}Warning:{WARNING:#} {title}: {warning}")?;
+        }
+        if admission.allowed && admission.operations.is_empty() {
+            for ask in question.asks_that_would_do(policies) {
+                output::note(&format!("{title} asks for nothing; add {ask}"))?;
+            }
         }
         if !admission.allowed {
             let message = admission.message.as_deref().unwrap_or("refused");

@@ -1,5 +1,6 @@
 //! The reviews that an API server would send for the pods of manifests.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -9,9 +10,10 @@ use serde_json::{Value, json};
 use super::input::{self, Document};
 use super::output;
 use crate::config::Assumed;
+use crate::decision::pod::Pod;
 use crate::decision::review::KIND;
 use crate::decision::workload::{self, FoundPod, misplaced};
-use crate::decision::{Namespace, Settings};
+use crate::decision::{Namespace, PolicySet, Request, Review, Settings, unasked};
 
 /// The namespace of an object that names none, as kubectl has it.
 pub const FALLBACK_NAMESPACE: &str = "default";
@@ -123,6 +125,28 @@ impl Question {
             pod,
         })
     }
+}
+
+impl Question {
+    /// What a pod of the old shape could ask for instead, each as the annotations to add; nothing for one
+    /// that has an annotation for the device.
+    pub fn asks_that_would_do(&self, policies: &PolicySet) -> Vec<String> {
+        let found = || {
+            let review = Review::decode(&self.review).ok()?;
+            let request = Request::of(&review).ok()?;
+            let object = request.object.filter(|_| request.creates_pod)?;
+            let pod: Pod<'_> = serde_json::from_str(object.get()).ok()?;
+            let findings = unasked::would_go(&request, pod.spec()?, policies, &self.namespace);
+            let asks = findings.iter().filter_map(|finding| finding.word("ask"));
+            Some(asks.map(str::to_owned).collect::<BTreeSet<_>>())
+        };
+        found().unwrap_or_default().into_iter().collect()
+    }
+}
+
+/// Refuses a file that a person wrote without its flag.
+pub fn behind_flag(file: &str) -> Result<String, String> {
+    Err(format!("a file goes behind the flag: `-f {file}`"))
 }
 
 /// A namespace with the labels that are assumed of it, and the one that every namespace has.

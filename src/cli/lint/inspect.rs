@@ -8,6 +8,7 @@ use serde_path_to_error::Segment;
 
 use super::fields::{self, NoText, Unknown};
 use super::{Rule, Said};
+use crate::cli::output::joined;
 use crate::cli::placement::translate;
 use crate::cli::question::Question;
 use crate::decision::finding::{Code, Finding, Severity};
@@ -159,7 +160,7 @@ fn warnings(decision: &Decision<'_>, keys: &Keys<'_>, said: &mut Vec<Said>) {
         said.push(Said::asked(Rule::Ask(objection.reason), Severity::Warning, &text, keys));
     }
     let others = decision.warnings.iter().filter(|warning| !known.contains(warning));
-    for text in joined(others) {
+    for text in joined(others.map(Warning::as_str)) {
         let severity = if NOTES.iter().any(|note| text.starts_with(note)) {
             Severity::Info
         } else {
@@ -172,22 +173,6 @@ fn warnings(decision: &Decision<'_>, keys: &Keys<'_>, said: &mut Vec<Said>) {
 const SHADOW_REFUSES: &str = "shadow: would refuse: ";
 /// The starts of what is no fault of the pod.
 const NOTES: [&str; 2] = ["shadow: would grant ", "no container is named: "];
-
-/// Warnings as the sentences that they were before they were cut into lines.
-fn joined<'w>(warnings: impl Iterator<Item = &'w Warning>) -> Vec<String> {
-    let mut sentences: Vec<String> = Vec::new();
-    for warning in warnings {
-        match (warning.as_str().strip_prefix('…'), sentences.last_mut()) {
-            (Some(rest), Some(last)) if last.ends_with('…') => {
-                last.truncate(last.len() - '…'.len_utf8());
-                last.push(' ');
-                last.push_str(rest);
-            }
-            _ => sentences.push(warning.as_str().to_owned()),
-        }
-    }
-    sentences
-}
 
 /// The annotations that ask.
 struct Keys<'a> {
