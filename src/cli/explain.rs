@@ -30,7 +30,8 @@ use crate::decision::{
 #[group(skip)]
 #[command(group = ArgGroup::new("what").required(true).args(["codes", "files"]))]
 pub struct Explain {
-    /// Code of a finding to explain; several may be given. `devgrant explain --help` lists all.
+    /// Code of a finding to explain; several may be given. `devgrant explain --help` lists all. The rules
+    /// with names, such as `UnknownMode`, are in docs/lint.md.
     #[arg(value_name = "CODE", value_parser = findings::codes(), ignore_case = true)]
     pub codes: Vec<Code>,
     /// Manifest, folder of manifests, or - for standard input; may be repeated.

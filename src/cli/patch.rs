@@ -24,7 +24,7 @@ use crate::decision::{PolicySet, Review, admit};
 #[derive(Debug, Args)]
 pub struct Patch {
     /// Files go behind `-f`, as kubectl has it.
-    #[arg(hide = true, value_parser = behind_flag)]
+    #[arg(hide = true, value_name = "FILE", value_parser = behind_flag)]
     pub misplaced: Option<String>,
     /// Manifest, folder of manifests, or - for standard input; may be repeated.
     #[arg(short, long = "file", value_name = "FILE", required = true)]

@@ -180,9 +180,9 @@ const BUILT_IN: &[(&str, &str)] = &[
 
 /// The objects of a document, each with the pods that it would make; the error is the first that cannot
 /// be read. Only an empty list has none.
-pub fn objects(document: &Value) -> Result<Vec<Object>, Unread> {
+pub fn objects(document: &Value) -> Result<Vec<Object>, Box<Unread>> {
     let (objects, unread) = readable(document);
-    unread.into_iter().next().map_or(Ok(objects), Err)
+    unread.into_iter().next().map_or(Ok(objects), |first| Err(Box::new(first)))
 }
 
 /// The objects of a document that can be read, and the others.

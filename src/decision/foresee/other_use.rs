@@ -52,7 +52,7 @@ fn strings(raw: &RawValue) -> Vec<String> {
             Value::String(text) => found.push(text),
             Value::Array(items) => items.into_iter().for_each(|item| collect(item, found)),
             Value::Object(fields) => {
-                fields.into_iter().for_each(|(_, field)| collect(field, found))
+                fields.into_iter().for_each(|(_, field)| collect(field, found));
             }
             _ => {}
         }

@@ -175,6 +175,6 @@ fn an_item_that_cannot_be_read_hides_no_other() {
             "holds `items/2/items/0`, which has no `kind`, so it is no Kubernetes object",
         ]
     );
-    assert_eq!(objects(&list).unwrap_err(), unread[0]);
+    assert_eq!(*objects(&list).unwrap_err(), unread[0]);
     assert!(!unread[0].is_foreign() && objects(&yaml("{a: b}")).unwrap_err().is_foreign());
 }
