@@ -238,7 +238,6 @@ fn options(case: &Case) -> Options {
         flags.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
     };
     flag("--own-namespace", case.own_namespace.clone());
-    flag("--kubernetes-version", case.kubernetes_version.clone());
     flag("--on-invalid", case.on_invalid.map(|on_invalid| format!("{on_invalid:?}")));
     let default = Options::default();
     Options {
@@ -250,7 +249,12 @@ fn options(case: &Case) -> Options {
             .map(|namespace| namespace.labels.clone())
             .unwrap_or_default(),
         flags,
-        limits: default.limits,
+        // A server is told of versions for which nothing can be registered.
+        serving: case
+            .kubernetes_version
+            .iter()
+            .map(|version| format!("--kubernetes-version={version}"))
+            .collect(),
         mutates: default.mutates,
         failure_policy: default.failure_policy,
     }

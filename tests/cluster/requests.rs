@@ -159,8 +159,8 @@ fn many_at_once(plane: &ControlPlane) {
 
 /// A server that has no room sends a review away for a second, and the API server comes again.
 fn come_again(plane: &ControlPlane) {
-    let limits = ["--max-in-flight", "1", "--body-limit", "256Ki"].map(str::to_owned).to_vec();
-    let webhook = Webhook::start(plane, &Options { limits, ..Options::default() });
+    let serving = ["--max-in-flight", "1", "--body-limit", "256Ki"].map(str::to_owned).to_vec();
+    let webhook = Webhook::start(plane, &Options { serving, ..Options::default() });
     let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
     // All the room there is, for a body that does not end. Small reviews have room of their own.
     let mut pod = asking();

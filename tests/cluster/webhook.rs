@@ -25,8 +25,8 @@ pub(crate) struct Options {
     pub(crate) labels: BTreeMap<String, String>,
     /// Further flags of every verb that knows the policies.
     pub(crate) flags: Vec<String>,
-    /// Further flags of `serve`.
-    pub(crate) limits: Vec<String>,
+    /// Further flags of `serve` alone.
+    pub(crate) serving: Vec<String>,
     /// Whether `/mutate` is registered beside `/validate` and `/advise`.
     pub(crate) mutates: bool,
     /// What the API server does when it is not there: `Fail` or `Ignore`.
@@ -41,7 +41,7 @@ impl Default for Options {
             prefix: "devices.example".to_owned(),
             labels: BTreeMap::from([opted_in]),
             flags: Vec::new(),
-            limits: Vec::new(),
+            serving: Vec::new(),
             mutates: true,
             failure_policy: "Fail",
         }
@@ -163,7 +163,7 @@ fn serve(options: &Options, ca: &Path) -> Command {
         .arg(ca)
         .args(["--namespace-labels", &labels.join(",")])
         .args(deciding(options))
-        .args(&options.limits);
+        .args(&options.serving);
     command
 }
 
