@@ -13,14 +13,16 @@ use crate::control_plane::{ControlPlane, Plane};
 use crate::trial;
 use crate::webhook::Options;
 
-/// Levels, and the version of the standard that the namespace pins. Devgrant does not look at the
-/// version, and older standards judge otherwise: baseline before v1.19 lets a seccomp field be
-/// Unconfined, restricted before v1.22 lets a container add what baseline does.
+/// Levels, and the version of the standard that the namespace pins. Older standards judge otherwise:
+/// baseline before v1.19 lets a seccomp field be Unconfined, restricted before v1.22 lets a container add
+/// what baseline does.
 const LEVELS: &[(&str, &str)] = &[
     ("privileged", "latest"),
     ("baseline", "latest"),
+    ("baseline", "v1.18"),
     ("baseline", "v1.19"),
     ("restricted", "latest"),
+    ("restricted", "v1.21"),
     ("restricted", "v1.22"),
 ];
 
