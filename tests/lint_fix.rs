@@ -283,3 +283,19 @@ fn a_file_may_be_named_twice() {
     let after = fs::read_to_string(folder.path().join("pod.yaml")).unwrap();
     assert_eq!(after, fs::read_to_string(golden).unwrap());
 }
+
+/// A folder of somebody else's may hold a link to any file of ours.
+#[test]
+fn a_link_in_a_folder_is_not_followed_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(root().join("tests/lint/fix/already-asking.yaml")).unwrap();
+    let outside = folder.path().join("outside.yaml");
+    fs::write(&outside, &text).unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    std::os::unix::fs::symlink(&outside, folder.path().join("in/link.yaml")).unwrap();
+    let ran = lint(folder.path(), &["--fix", "in"], "");
+    assert_eq!(fs::read_to_string(&outside).unwrap(), text);
+    assert!(ran.stderr.contains("it is a link"), "{}", ran.stderr);
+    lint(folder.path(), &["--fix", "in/link.yaml"], "");
+    assert_ne!(fs::read_to_string(&outside).unwrap(), text);
+}

@@ -53,7 +53,7 @@ impl Fix<'_> {
     ) -> anyhow::Result<Option<Source>> {
         let (mut wanted, mut left) = (Vec::new(), Vec::new());
         self.look(source, &mut wanted, &mut left)?;
-        if let Some(why) = unfixable(path, source) {
+        if let Some(why) = unfixable(path, named, source) {
             left.extend(wanted.drain(..).map(|one| one.left(one.line, why)));
         }
         let mut edit = Edit::default();
@@ -206,9 +206,13 @@ impl Wanted {
 }
 
 /// Why nothing of a file is fixed, if that is so.
-fn unfixable(path: &Path, source: &Source) -> Option<&'static str> {
+fn unfixable(path: &Path, named: bool, source: &Source) -> Option<&'static str> {
     if input::is_stdin(path) {
         return Some("standard input cannot be written in place; name the file");
+    }
+    // A folder of somebody else's may hold a link to any file of ours.
+    if !named && path.is_symlink() {
+        return Some("it is a link that was found in a folder; name the file that it leads to");
     }
     if source.text.trim_start().starts_with(['{', '[']) {
         return Some("the file is JSON or in flow style; only YAML in lines is edited");

@@ -16,7 +16,8 @@ fn is_unseen(char: char) -> bool {
 /// A cell of RFC 4180. A spreadsheet takes one that begins like a formula for one: an apostrophe in
 /// front makes it text (OWASP, "CSV Injection").
 pub(super) fn cell(text: &str) -> String {
-    let mark = if text.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+    let formula = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+    let mark = if text.starts_with(formula) { "'" } else { "" };
     let text = format!("{mark}{text}");
     if text.contains([',', '"', '\r', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -48,6 +49,7 @@ mod tests {
             ("+1", "'+1"),
             ("-1", "'-1"),
             ("@SUM(A1)", "'@SUM(A1)"),
+            ("＝1+1", "'＝1+1"),
             ("=HYPERLINK(\"x\",\"y\")", "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\""),
             ("a=1", "a=1"),
         ] {
