@@ -81,8 +81,14 @@ fn follows(plane: &ControlPlane) {
         })
     };
     let asked = format!("{}?dryRun=All", pods(&installation.room()));
-    let granted =
-        || plane.create(&asked, &asking())["spec"]["containers"][0]["resources"]["limits"].take();
+    let granted = || {
+        let mut answer = plane.call("POST", &asked, Some(&asking()));
+        // A pod that is mutated before a swap and validated behind it is refused, and whoever makes it comes
+        // again.
+        let between = answer.status == 403 && answer.message().contains("came around the webhook");
+        assert!(answer.status == 201 || between, "{}", answer.message());
+        answer.body["spec"]["containers"][0]["resources"]["limits"].take()
+    };
     assert_eq!(granted(), json!({ FUSE: "1" }));
     let other = SHIPPED.replace(FUSE, "squat.ai/fuse");
     installation.policies.swap(&[("fuse.yaml", &other)]);
