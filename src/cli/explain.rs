@@ -17,13 +17,11 @@ use super::output::{self, ERROR, TITLE, WARNING};
 use super::question::{Manifests, Question};
 use crate::decision::ask::{Ask, service_account};
 use crate::decision::finding::{Code, Finding, Severity};
-use crate::decision::line::{SYSTEM_NAMESPACE, pod_of, unasked};
+use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::compose;
 use crate::decision::pod::{ContainerIndex, Pod, Spec};
 use crate::decision::policy::select::Allowed;
-use crate::decision::{
-    Decision, Plan, PolicySet, Reason, Request, Review, Settings, Verdict, decide,
-};
+use crate::decision::{Decision, Plan, PolicySet, Reason, Request, Review, Verdict, decide};
 
 /// The flags of `explain`.
 #[derive(Debug, Args)]
@@ -203,12 +201,11 @@ fn explain(
     let read = pod.as_ref().or(unread.as_ref());
     let containers = Containers(read);
     let settings = policies.settings();
-    let namespace = request.namespace.as_str();
     let facts = Facts {
         creates_pod: request.creates_pod,
         namespace: request.namespace.to_string(),
-        opted_in: question.namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN),
-        never_touched: namespace == SYSTEM_NAMESPACE || namespace == settings.own_namespace,
+        opted_in: settings.opted_in(&question.namespace),
+        never_touched: settings.never_touches(request.namespace.as_str()),
         service_account: read
             .and_then(Pod::spec)
             .map(|spec| service_account(spec).to_owned())

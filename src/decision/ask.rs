@@ -121,22 +121,9 @@ impl<'a> Asker<'a> {
     ) -> Result<Ask<'a>, Unmet<'a>> {
         let key = format!("{}/{}", self.policies.settings().prefix, policy.device());
         let mut objections = Vec::new();
-        let Some((mode_name, mode, allowed)) = self.mode(policy, &key, None, &mut objections)
-        else {
-            return Err(Unmet { policy, objections });
-        };
-        let count = count_of(policy, &key, mode_name, mode, None, &mut objections).unwrap_or(1);
-        let alternatives = policy.allowed_modes(self.subject);
-        Ok(Ask {
-            policy,
-            mode_name,
-            mode,
-            count,
-            containers,
-            chosen: Chosen::OldShape,
-            allowed,
-            alternatives: alternatives.filter_map(|name| policy.mode(name)).collect(),
-        })
+        let value = Value { mode: None, count: None };
+        let wish = self.wish(policy, &key, value, &mut objections);
+        self.made(policy, wish, (Chosen::OldShape, containers), objections)
     }
 
     fn ask(
@@ -151,14 +138,8 @@ impl<'a> Asker<'a> {
         let value = Value::parse(entry.value);
         let mut objections = Vec::new();
 
-        let mode = self.mode(policy, &key, value.mode, &mut objections);
-        let count = match (mode, value.count) {
-            (Some((mode_name, mode, _)), count) => {
-                count_of(policy, &key, mode_name, mode, count, &mut objections)
-            }
-            (None, _) => None,
-        };
-        let (chosen, containers) = match (entry.containers, shared) {
+        let wish = self.wish(policy, &key, value, &mut objections);
+        let containers = match (entry.containers, shared) {
             (Some(names), _) => {
                 let key = format!("{key}.containers");
                 (Chosen::Named, self.named_containers(&key, names, &mut objections))
@@ -169,22 +150,36 @@ impl<'a> Asker<'a> {
             }
             (None, None) => self.primary_container(entry.device, stamp, &mut objections),
         };
-        match (mode, count) {
-            (Some((mode_name, mode, allowed)), Some(count)) if objections.is_empty() => {
-                let alternatives = policy.allowed_modes(self.subject);
-                Ok(Ask {
-                    policy,
-                    mode_name,
-                    mode,
-                    count,
-                    containers,
-                    chosen,
-                    allowed,
-                    alternatives: alternatives.filter_map(|name| policy.mode(name)).collect(),
-                })
-            }
-            _ => Err(Unmet { policy, objections }),
-        }
+        self.made(policy, wish, containers, objections)
+    }
+
+    /// The mode and the count of an ask.
+    fn wish(
+        self,
+        policy: &'a Policy,
+        key: &str,
+        value: Value<'_>,
+        objections: &mut Vec<Objection>,
+    ) -> Option<Wish<'a>> {
+        let (mode_name, mode, allowed) = self.mode(policy, key, value.mode, objections)?;
+        let count = count_of(policy, key, mode_name, mode, value.count, objections)?;
+        Some(Wish { mode_name, mode, allowed, count })
+    }
+
+    fn made(
+        self,
+        policy: &'a Policy,
+        wish: Option<Wish<'a>>,
+        (chosen, containers): (Chosen, Vec<ContainerIndex>),
+        objections: Vec<Objection>,
+    ) -> Result<Ask<'a>, Unmet<'a>> {
+        let Some(wish) = wish.filter(|_| objections.is_empty()) else {
+            return Err(Unmet { policy, objections });
+        };
+        let Wish { mode_name, mode, allowed, count } = wish;
+        let alternatives = policy.allowed_modes(self.subject);
+        let alternatives = alternatives.filter_map(|name| policy.mode(name)).collect();
+        Ok(Ask { policy, mode_name, mode, count, containers, chosen, allowed, alternatives })
     }
 
     /// The mode that is named, or the default one, if the subject may ask for it.
@@ -337,6 +332,14 @@ impl<'a> Asker<'a> {
         ));
         (Chosen::First, Vec::new())
     }
+}
+
+/// The mode and the count of an ask, as policy lets it.
+struct Wish<'a> {
+    mode_name: &'a str,
+    mode: &'a Mode,
+    allowed: Allowed,
+    count: u32,
 }
 
 /// How many of the device, if the policy and the mode let that many be asked for.

@@ -35,7 +35,7 @@ pub fn validate(
     // Of a pod that asks for nothing, nothing is missing: `legacy.when: Always` came after it, or has
     // not reached every replica.
     let request = Request::of(review)?;
-    if request.annotations(&policies.settings().prefix).next().is_none() {
+    if !request.asks(policies.settings()) {
         return Ok(admission);
     }
     if is_only_a_digest(&operations, &request, policies) {

@@ -5,7 +5,7 @@ use json_patch::PatchOperation;
 use super::annotation::{self, Asked};
 use super::answer::Admission;
 use super::ask::{Ask, Asker, Chosen, Unmet, service_account};
-use super::finding::Finding;
+use super::finding::{Code, Finding};
 use super::namespace::Namespace;
 use super::patch::{self, DraftError};
 use super::plan::{Objection, Plan, Reason, Refusal, Verdict};
@@ -19,7 +19,9 @@ use super::review::Review;
 use super::settings::Settings;
 use super::unasked::{self, OldShape};
 use super::warning::Warning;
-use super::weigh::{MOST, Weighed, container_names, shadow_warnings, too_large, weigh};
+use super::weigh::{
+    MOST, Weighed, container_names, shadow_refuses, shadow_warnings, too_large, weigh,
+};
 
 /// The namespace that the cluster itself lives in.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";
@@ -92,7 +94,7 @@ pub fn pod_of<'a>(
     request: &Request<'a>,
     policies: &PolicySet,
 ) -> Result<Option<Pod<'a>>, Undecided> {
-    let asks = asks(request, policies.settings());
+    let asks = request.asks(policies.settings());
     let Some(object) = request
         .object
         .filter(|_| request.creates_pod && (asks || policies.looking_unasked().next().is_some()))
@@ -104,11 +106,6 @@ pub fn pod_of<'a>(
     let shapes = |spec| unasked::find(request, spec, policies);
     let concerns = asks || pod.spec().is_some_and(|spec| !shapes(spec).is_empty());
     Ok(concerns.then_some(pod))
-}
-
-/// Whether a pod has annotations under the prefix.
-fn asks(request: &Request<'_>, settings: &Settings) -> bool {
-    request.annotations(&settings.prefix).next().is_some()
 }
 
 /// Why there is nothing to decide.
@@ -127,15 +124,15 @@ pub fn decide<'a>(
     let settings = policies.settings();
     if let Some(mut skipped) = skip_by_request(request, settings) {
         // Who asked for nothing is told nothing.
-        skipped.warnings.retain(|_| asks(request, settings));
+        skipped.warnings.retain(|_| request.asks(settings));
         return Ok(skipped);
     }
     let spec = pod.spec().ok_or(Undecided::NoSpec)?;
     let unknown = || Undecided::UnknownNamespace(request.namespace.to_string());
     let namespace = namespace.ok_or_else(unknown)?;
-    if !namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN) {
+    if !settings.opted_in(namespace) {
         let label = format!("{}={}", settings.opt_in_label(), Settings::OPTED_IN);
-        if !asks(request, settings) {
+        if !request.asks(settings) {
             return Ok(Decision::untouched(Reason::NotOptedIn));
         }
         let warning =
@@ -302,7 +299,16 @@ impl<'a> Sorted<'a> {
         }
         let settled = unasked::settle(judge, old_shapes, &sorted.enforced, namespace);
         sorted.unasked = settled.enforced.iter().map(|ask| ask.policy.device()).collect();
-        sorted.stays = settled.findings;
+        for (finding, policy) in settled.findings {
+            // Of those who stay, only `Deny` is more than a word, and a shadow does nothing.
+            let refuses = finding.code == Code::DG023;
+            if refuses && policy.spec().enforcement == Enforcement::Shadow {
+                sorted.shadow_refused = true;
+                sorted.warnings.extend(Warning::lines(shadow_refuses(finding)));
+            } else {
+                sorted.stays.push((finding, policy));
+            }
+        }
         sorted.enforced.extend(settled.enforced);
         sorted.enforced.sort_by_key(|ask| ask.policy.device());
         sorted.shadowed.extend(settled.shadowed);
@@ -325,8 +331,7 @@ impl<'a> Sorted<'a> {
             Ok(ask) => self.enforced.push(ask),
             Err(unmet) if enforcement(unmet.policy) == Enforcement::Shadow => {
                 for objection in &unmet.objections {
-                    let text = format!("shadow: would refuse: {}", objection.sentence);
-                    self.warnings.extend(Warning::lines(text));
+                    self.warnings.extend(Warning::lines(shadow_refuses(&objection.sentence)));
                 }
                 self.shadow_refused = true;
                 self.ignored.extend(unmet.objections);

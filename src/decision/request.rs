@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::line::Undecided;
 use super::pod::{Metadata, Text};
 use super::review::{Mismatch, Review};
+use super::settings::Settings;
 
 /// The annotation by which a kubelet marks the mirror of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -109,6 +110,11 @@ impl<'a> Request<'a> {
             let key = key.as_str().strip_prefix(prefix)?.strip_prefix('/')?;
             Some((key, value.as_ref().map_or("", Text::as_str)))
         })
+    }
+
+    /// Whether the pod has annotations under the prefix.
+    pub fn asks(&self, settings: &Settings) -> bool {
+        self.annotations(&settings.prefix).next().is_some()
     }
 
     /// The value of one annotation.

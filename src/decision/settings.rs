@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::line::SYSTEM_NAMESPACE;
+use super::namespace::Namespace;
 
 /// Settings of the decision that are not part of any one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,11 @@ impl Settings {
     /// Whether pods of a namespace are left alone, whatever they ask.
     pub fn never_touches(&self, namespace: &str) -> bool {
         namespace == SYSTEM_NAMESPACE || namespace == self.own_namespace
+    }
+
+    /// Whether a namespace takes part.
+    pub fn opted_in(&self, namespace: &Namespace) -> bool {
+        namespace.has_label(&self.opt_in_label(), Self::OPTED_IN)
     }
 
     /// The namespace label that opts a namespace in when its value is [`Self::OPTED_IN`].

@@ -13,16 +13,13 @@ use super::conflict::bare;
 use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
 use super::path::is_harmless;
-use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
+use super::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, names_gpus};
 use super::plan::{ContainerGrant, is_kubelet_plugin, node_path, old_shape};
-use super::pod::{
-    Container, ContainerIndex, ContainerList, EnvironmentVariable, ProfileField, Spec, Volumes,
-};
+use super::pod::{Container, ContainerIndex, ContainerList, ProfileField, Spec, Volumes};
 use super::policy::schema::{Enforcement, LegacyAction};
 use super::policy::select::Subject;
 use super::policy::{Policy, PolicySet, is_dns_subdomain};
 use super::request::Request;
-use super::settings::Settings;
 use super::spelling::excerpt;
 use super::weigh::{Weighed, weigh};
 
@@ -52,9 +49,7 @@ pub fn would_go<'a>(
     namespace: &'a Namespace,
 ) -> Vec<Finding> {
     let settings = policies.settings();
-    if settings.never_touches(request.namespace.as_str())
-        || !namespace.has_label(&settings.opt_in_label(), Settings::OPTED_IN)
-    {
+    if settings.never_touches(request.namespace.as_str()) || !settings.opted_in(namespace) {
         return Vec::new();
     }
     let shapes = shapes(request, spec, policies, policies.policies().iter());
@@ -103,7 +98,7 @@ fn shapes<'a>(
 ) -> Vec<OldShape<'a>> {
     let prefix = &policies.settings().prefix;
     let volumes = spec.volumes_by_name();
-    let names = container_names(spec);
+    let counts = name_counts(spec);
     let is_plugin = is_kubelet_plugin(spec);
     let shapes = looking.filter_map(|policy| {
         let legacy = policy.spec().legacy.as_ref()?;
@@ -123,7 +118,7 @@ fn shapes<'a>(
             .filter(|(_, container)| container.security_context.privileged == Some(true));
         let containers: Vec<_> = privileged
             // The ask that is written must mean this container and no other.
-            .filter(|(_, container)| denies || names.get(container.name.as_str()) == Some(&1))
+            .filter(|(_, container)| denies || counts.get(container.name.as_str()) == Some(&1))
             .filter_map(|(at, container)| Some((at, old_shape(&volumes, container, legacy)?)))
             .collect();
         (!containers.is_empty()).then_some(OldShape { policy, containers })
@@ -132,14 +127,14 @@ fn shapes<'a>(
 }
 
 /// How many containers have each name that Kubernetes takes for one.
-fn container_names<'s>(spec: &'s Spec<'_>) -> BTreeMap<&'s str, usize> {
-    let mut names = BTreeMap::new();
+fn name_counts<'s>(spec: &'s Spec<'_>) -> BTreeMap<&'s str, usize> {
+    let mut counts = BTreeMap::new();
     let all = spec.all_containers().map(|(_, container)| container.name.as_str());
     let ephemeral = spec.ephemeral_containers.iter().map(|container| container.name.as_str());
     for name in all.chain(ephemeral).filter(|name| !name.contains('.') && is_dns_subdomain(name)) {
-        *names.entry(name).or_insert(0) += 1;
+        *counts.entry(name).or_insert(0) += 1;
     }
-    names
+    counts
 }
 
 /// What becomes of the old shapes of a pod.
@@ -164,11 +159,11 @@ pub(super) fn settle<'a>(
     let mut enforced = Vec::new();
     let mut shadowed = Vec::new();
     for OldShape { policy, mut containers } in shapes {
-        // What is asked for is judged as that.
-        let own = asks.iter().filter(|ask| ask.policy.device() == policy.device());
-        let asking: Vec<ContainerIndex> =
-            own.flat_map(|ask| ask.containers.iter().copied()).collect();
-        containers.retain(|(at, _)| !asking.contains(at));
+        // What is asked for is judged as that; only `Deny` looks at pods that ask for the device.
+        let mut own = asks.iter().filter(|ask| ask.policy.device() == policy.device());
+        if let Some(ask) = own.next() {
+            containers.retain(|(at, _)| !ask.containers.contains(at));
+        }
         let stays = Stays { spec: asker.spec, policy, containers: &containers };
         match policy.spec().legacy.as_ref().map(|legacy| legacy.action) {
             Some(LegacyAction::Deny) => settled.findings.extend(stays.each(Code::DG023, "")),
@@ -216,40 +211,32 @@ fn rewritten<'a>(
         if weighed.windows {
             return Vec::new();
         }
-        // Without a plan there is nothing to say of one container.
-        let planned = !weighed.plan.containers.is_empty();
-        if let Some(objection) = weighed.objections.first().filter(|_| !planned) {
-            // Said of the pod's own asks if they are at fault; then it is refused anyway.
-            for (ask, containers) in &unasked {
-                let stays = Stays { spec, policy: ask.policy, containers };
-                findings.extend(stays.each(Code::DG022, &objection.sentence));
-            }
-            return Vec::new();
-        }
-        let why_not = |at| why_not(spec, &volumes, &weighed, at);
-        let mut stays = Vec::new();
+        // Where there is no plan, or a policy refuses what is foreseen: nobody asked for that.
+        let objection = weighed.objections.first().map(|objection| objection.sentence.as_str());
+        let mut stay = Vec::new();
         for (ask, containers) in &mut unasked {
-            let (go, stay): (Vec<_>, Vec<_>) =
-                containers.drain(..).partition(|(at, _)| why_not(*at).is_none());
-            ask.containers = go.iter().map(|(at, _)| *at).collect();
-            *containers = go;
-            stays.extend(stay.into_iter().map(|one| (ask.policy, one)));
-        }
-        if stays.is_empty() {
-            // A policy may refuse what is foreseen, and nobody asked for that.
-            if let Some(objection) = weighed.objections.first() {
-                for (ask, containers) in &unasked {
-                    let stays = Stays { spec, policy: ask.policy, containers };
-                    findings.extend(stays.each(Code::DG022, &objection.sentence));
+            for one in std::mem::take(containers) {
+                match why_not(spec, &volumes, &weighed, one.0, objection) {
+                    Some(why) => stay.push((ask.policy, one, why)),
+                    None => containers.push(one),
                 }
-                return Vec::new();
             }
+        }
+        if let Some(why) = objection.filter(|_| stay.is_empty()) {
+            for (ask, containers) in &mut unasked {
+                let all = std::mem::take(containers).into_iter();
+                stay.extend(all.map(|one| (ask.policy, one, why.to_owned())));
+            }
+        }
+        if stay.is_empty() {
             break;
         }
-        for (policy, one) in stays {
-            let why = why_not(one.0).unwrap_or_default();
+        for (policy, one, why) in stay {
             let stays = Stays { spec, policy, containers: &[one] };
             findings.extend(stays.each(Code::DG022, &why));
+        }
+        for (ask, containers) in &mut unasked {
+            ask.containers = containers.iter().map(|(at, _)| *at).collect();
         }
         unasked.retain(|(ask, _)| !ask.containers.is_empty());
     }
@@ -262,6 +249,7 @@ fn why_not(
     volumes: &Volumes<'_, '_>,
     weighed: &Weighed<'_>,
     at: ContainerIndex,
+    objection: Option<&str>,
 ) -> Option<String> {
     let at_container = |finding: &&Finding| {
         let rest = finding.path.strip_prefix(&place(at));
@@ -284,7 +272,7 @@ fn why_not(
     let grants = containers.find(|(place, _)| *place == at).map(|(_, grants)| grants.as_slice());
     let Some(grants) = grants.filter(|grants| grants.contains(&ContainerGrant::Unprivileged))
     else {
-        return Some("the grant does not take its place".to_owned());
+        return Some(objection.unwrap_or("the grant does not take its place").to_owned());
     };
     wakes_up(spec, volumes, grants, spec.container(at)?)
 }
@@ -314,10 +302,7 @@ fn wakes_up(
         return Some(format!("it adds the capability `{}`, too", excerpt(other.as_str())));
     }
     let hides = grants.contains(&ContainerGrant::NvidiaVoid);
-    let shows = |own: &EnvironmentVariable<'_>| {
-        own.name == NVIDIA_VISIBLE_DEVICES && !["", "none", "void"].iter().any(|none| own.is(none))
-    };
-    if hides && (container.env.iter().any(shows) || !container.env_from.is_empty()) {
+    if hides && (container.env.iter().any(names_gpus) || !container.env_from.is_empty()) {
         return Some(format!("its environment may set `{NVIDIA_VISIBLE_DEVICES}`"));
     }
     // On nodes with SELinux, for one, only a privileged container reads what is there.

@@ -1,5 +1,7 @@
 //! weigh: one plan for all asks of a pod, with everything that stands against it or is to be said of it.
 
+use std::fmt;
+
 use super::ask::Ask;
 use super::conflict;
 use super::finding::{Code, Effect, Finding};
@@ -158,11 +160,14 @@ pub(super) fn shadow_warnings(
             .collect(),
         Err(objections) => objections
             .iter()
-            .flat_map(|objection| {
-                Warning::lines(format!("shadow: would refuse: {}", objection.sentence))
-            })
+            .flat_map(|objection| Warning::lines(shadow_refuses(&objection.sentence)))
             .collect(),
     }
+}
+
+/// What a policy in shadow says in place of a refusal.
+pub(super) fn shadow_refuses(sentence: impl fmt::Display) -> String {
+    format!("shadow: would refuse: {sentence}")
 }
 
 pub(super) fn too_large(changes: usize) -> Objection {

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::expression::{literal, text};
 use crate::decision::line::SYSTEM_NAMESPACE;
 use crate::decision::path::parts;
-use crate::decision::policy::schema::{LegacyAction, LegacyWhen};
 use crate::decision::{PolicySet, Settings};
 
 /// The CEL expression of the one match condition of the webhooks for pods: annotations under the
@@ -52,11 +51,8 @@ pub(super) fn namespace_selector(settings: &Settings) -> Value {
 /// every pod; `None` if there is none. It lets more through than the line looks at, and never less:
 /// `//`, `/./` and a `/` at the end are all one path.
 fn old_shapes(policies: &PolicySet) -> Option<String> {
-    let legacy = policies.policies().iter().filter_map(|policy| policy.spec().legacy.as_ref());
-    let always = legacy.filter(|legacy| {
-        legacy.when == LegacyWhen::Always && legacy.action != LegacyAction::Ignore
-    });
-    let paths: Vec<String> = always
+    let legacy = policies.looking_unasked().filter_map(|policy| policy.spec().legacy.as_ref());
+    let paths: Vec<String> = legacy
         .flat_map(|legacy| &legacy.host_paths)
         .map(|path| is_or_covers(&parts(path)))
         .collect();

@@ -1,6 +1,6 @@
 //! Pods that ask for nothing, where policies look at those too (`legacy.when: Always`).
 
-use devgrant::decision::policy::schema::{LegacyAction, LegacyWhen};
+use devgrant::decision::policy::schema::{Enforcement, LegacyAction, LegacyWhen};
 
 use super::*;
 
@@ -48,15 +48,15 @@ proptest! {
         }
     }
 
-    /// Who asks for nothing is refused by `Deny` only.
+    /// Who asks for nothing is refused by `Deny` only, and by no policy in shadow.
     #[test]
     fn what_nobody_asked_for_refuses_nobody(case in case()) {
         let mut case = case;
         ours(&mut case).retain(|key, _| !key.starts_with("devices.example/"));
         let denies = case.documents().iter().any(|document| {
             let legacy = document.spec.legacy.as_ref();
-            legacy.is_some_and(|legacy| legacy.action == LegacyAction::Deny)
-                || document.spec.conflicts.values().any(|effect| *effect == Effect::Deny)
+            document.spec.enforcement == Enforcement::Enforce
+                && legacy.is_some_and(|legacy| legacy.action == LegacyAction::Deny)
         });
         let Ok(admission) = case.admit(&case.set_looking_unasked()) else { return Ok(()) };
         prop_assert!(denies || admission.allowed, "{}", said(&admission));

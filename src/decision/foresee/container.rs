@@ -9,7 +9,7 @@ use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
 use crate::decision::path::{is_harmless, is_named_after, parts};
 use crate::decision::plan::ContainerGrant;
-use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN};
+use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, names_gpus};
 use crate::decision::policy::schema::{OmittableField, Profile};
 use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
@@ -238,10 +238,9 @@ fn nvidia(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         _ => false,
     });
     let Some(own) = env.get(index) else { return };
-    let harmless = ["", "none", "void"].iter().any(|value| own.is(value));
     let claims = !container.container.resources.claims.is_empty()
         || container.grants.iter().any(|grant| matches!(grant, ContainerGrant::Claim(_)));
-    if !decided && !harmless && !claims && !container.has_gpu() {
+    if names_gpus(own) && !decided && !claims && !container.has_gpu() {
         let value = own.value.as_ref().map_or("(from elsewhere)", |value| value.as_str());
         let path = format!("{}/env/{index}", container.path);
         let places = [("container", container.name()), ("value", value)];

@@ -5,17 +5,18 @@
 use serde_json::value::RawValue;
 
 use crate::decision::finding::{Code, Finding};
-use crate::decision::path::parts;
-use crate::decision::pod::{Container, Spec};
+use crate::decision::plan::node_path;
+use crate::decision::pod::{Container, Spec, Volumes};
 
 /// What is to be said of the containers of a pod that asks for nothing.
 pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
     let on_host = [spec.host_pid, spec.host_ipc, spec.host_network].contains(&Some(true));
+    let volumes = spec.volumes_by_name();
     let suspects = spec.all_containers().filter(|(_, container)| {
         container.security_context.privileged == Some(true)
             && !on_host
             && !shares_mounts(container)
-            && !has_device(spec, container)
+            && !has_device(&volumes, container)
     });
     suspects
         .filter_map(|(at, container)| {
@@ -37,16 +38,9 @@ fn shares_mounts(container: &Container<'_>) -> bool {
 
 /// Whether the container mounts something of the node's `/dev`, or of all the node, which may be what it
 /// is privileged for.
-fn has_device(spec: &Spec<'_>, container: &Container<'_>) -> bool {
-    let of_node = |name: &str| {
-        let mut volumes = spec.volumes.iter().filter(|volume| volume.name == name);
-        volumes.any(|volume| {
-            volume.host_path.as_ref().is_some_and(|host_path| {
-                matches!(parts(host_path.path.as_str()).as_slice(), [] | ["dev", ..])
-            })
-        })
-    };
-    container.volume_mounts.iter().any(|mount| of_node(mount.name.as_str()))
+fn has_device(volumes: &Volumes<'_, '_>, container: &Container<'_>) -> bool {
+    let mut paths = container.volume_mounts.iter().filter_map(|mount| node_path(volumes, mount));
+    paths.any(|path| matches!(path.as_slice(), [] | ["dev", ..]))
 }
 
 /// The program that mounts by FUSE, by the first of the container's own words that is one.

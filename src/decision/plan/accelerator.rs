@@ -1,5 +1,7 @@
 //! What the NVIDIA container runtime makes of a container, and which resources are GPUs.
 
+use crate::decision::pod::EnvironmentVariable;
+
 /// The variable by which the NVIDIA runtime chooses GPUs
 /// (`NVIDIA/nvidia-container-toolkit internal/config/image/cuda_image.go`).
 pub const NVIDIA_VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -27,6 +29,12 @@ pub fn is_gpu(resource: &str) -> bool {
         "volcano.sh" => name.starts_with("vgpu-") || name.starts_with("gpu-"),
         _ => false,
     }
+}
+
+/// Whether an environment variable makes the NVIDIA runtime show GPUs, or may.
+pub fn names_gpus(variable: &EnvironmentVariable<'_>) -> bool {
+    let names_none = ["", "none", "void"].iter().any(|value| variable.is(value));
+    variable.name == NVIDIA_VISIBLE_DEVICES && !names_none
 }
 
 #[cfg(test)]
