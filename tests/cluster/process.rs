@@ -49,9 +49,11 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// What it wrote so far.
+    /// The whole lines that it wrote so far: the last one may be in the middle of being written.
     pub(crate) fn text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        let mut text = fs::read_to_string(&self.log).unwrap();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
     }
 
     /// Asks the process to end, as a kubelet does.
