@@ -25,6 +25,7 @@ pub mod annotation;
 pub mod answer;
 pub mod ask;
 pub mod conflict;
+pub mod document;
 pub mod finding;
 pub mod foresee;
 pub mod guard;

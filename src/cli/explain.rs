@@ -196,8 +196,7 @@ fn explain(
         None => Decision::untouched(unasked(&request)),
     };
     // A pod that asks for nothing is not read by the decision; here its facts are shown all the same.
-    let unread = request.object.filter(|_| pod.is_none() && request.creates_pod);
-    let unread = unread.and_then(|object| serde_json::from_str(object.get()).ok());
+    let unread = request.pod().ok().flatten();
     let read = pod.as_ref().or(unread.as_ref());
     let containers = Containers(read);
     let settings = policies.settings();

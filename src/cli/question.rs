@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::input::{self, Document};
 use super::output;
 use crate::config::Assumed;
-use crate::decision::pod::Pod;
 use crate::decision::review::KIND;
 use crate::decision::workload::{self, FoundPod, misplaced};
 use crate::decision::{Namespace, PolicySet, Request, Review, Settings, unasked};
@@ -134,8 +133,7 @@ impl Question {
         let found = || {
             let review = Review::decode(&self.review).ok()?;
             let request = Request::of(&review).ok()?;
-            let object = request.object.filter(|_| request.creates_pod)?;
-            let pod: Pod<'_> = serde_json::from_str(object.get()).ok()?;
+            let pod = request.pod().ok()??;
             let findings = unasked::would_go(&request, pod.spec()?, policies, &self.namespace);
             let asks = findings.iter().filter_map(|finding| finding.word("ask"));
             Some(asks.map(str::to_owned).collect::<BTreeSet<_>>())

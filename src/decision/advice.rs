@@ -57,16 +57,16 @@ pub fn advise(
 
 /// The object of a request, if somebody wrote it who would want to know.
 fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
-    let raw = request.object.filter(|_| request.writes_object)?;
+    let object = request.object.filter(|_| request.writes_object)?.to_json();
     let old = request.old_object.map_or("", RawValue::get);
-    if !is_of_a_person(raw.get(), settings) || !is_of_a_person(old, settings) {
+    if !is_of_a_person(&object, settings) || !is_of_a_person(old, settings) {
         return None;
     }
-    let object = workload_of(raw).filter(|object| object.pods.len() <= MOST_TEMPLATES)?;
+    let object = workload_of(&object).filter(|object| object.pods.len() <= MOST_TEMPLATES)?;
     if is_controlled(&object.value) || object.pods.iter().any(|pod| pod.owner.kind == "Pod") {
         return None;
     }
-    let Some(old) = request.old_object.and_then(workload_of) else {
+    let Some(old) = request.old_object.and_then(|old| workload_of(old.get())) else {
         return Some(object);
     };
     let said = |object: &Object| {
@@ -83,8 +83,8 @@ fn is_of_a_person(object: &str, settings: &Settings) -> bool {
 }
 
 /// What the API server refuses by itself, since its pods are none, is no workload.
-fn workload_of(raw: &RawValue) -> Option<Object> {
-    let value: Value = serde_json::from_str(raw.get()).ok()?;
+fn workload_of(text: &str) -> Option<Object> {
+    let value: Value = serde_json::from_str(text).ok()?;
     workload::objects(&value).ok()?.into_iter().next()
 }
 

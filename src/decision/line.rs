@@ -95,14 +95,10 @@ pub fn pod_of<'a>(
     policies: &PolicySet,
 ) -> Result<Option<Pod<'a>>, Undecided> {
     let asks = request.asks(policies.settings());
-    let Some(object) = request
-        .object
-        .filter(|_| request.creates_pod && (asks || policies.looking_unasked().next().is_some()))
-    else {
+    if !asks && policies.looking_unasked().next().is_none() {
         return Ok(None);
-    };
-    let pod: Pod<'a> = serde_json::from_str(object.get())
-        .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(object.get())))?;
+    }
+    let Some(pod) = request.pod()? else { return Ok(None) };
     let shapes = |spec| unasked::find(request, spec, policies);
     let concerns = asks || pod.spec().is_some_and(|spec| !shapes(spec).is_empty());
     Ok(concerns.then_some(pod))

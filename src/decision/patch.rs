@@ -8,11 +8,11 @@ pub mod draft;
 mod pod;
 
 use json_patch::PatchOperation;
-use serde_json::value::RawValue;
 
 pub use draft::{Draft, DraftError, Path};
 
 use super::annotation::{ASK, CONTAINERS, GRANTED, Stamp};
+use super::document::Document;
 use super::plan::Plan;
 use super::pod::Spec;
 use super::request::Request;
@@ -20,14 +20,14 @@ use super::settings::Settings;
 
 /// Renders a plan for a pod. The operations are empty when nothing changes.
 pub fn render(
-    object: &RawValue,
+    object: &Document<'_>,
     request: &Request<'_>,
     spec: &Spec<'_>,
     plan: &Plan<'_>,
     digest: &str,
     settings: &Settings,
 ) -> Result<Vec<PatchOperation>, DraftError> {
-    let mut draft = Draft::new(object);
+    let mut draft = Draft::new(object.clone());
     for (at, grants) in &plan.containers {
         if let Some(container) = spec.container(*at) {
             let mut target = container::Target::new(

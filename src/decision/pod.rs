@@ -33,7 +33,7 @@ pub struct Metadata<'a> {
 #[serde(rename_all = "camelCase", default)]
 pub struct Pod<'a> {
     #[serde(borrow)]
-    spec: Option<Spec<'a>>,
+    pub(super) spec: Option<Spec<'a>>,
 }
 
 impl<'a> Pod<'a> {
@@ -383,6 +383,12 @@ impl Text<'_> {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
     }
 }
 

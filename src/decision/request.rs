@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::document::Document;
 use super::line::Undecided;
-use super::pod::{Metadata, Text};
+use super::pod::{Metadata, Pod, Text};
 use super::review::{Mismatch, Review};
 use super::settings::Settings;
 
@@ -22,8 +23,8 @@ pub struct Request<'a> {
     pub namespace: Text<'a>,
     /// The pod's metadata; empty if there is no pod.
     pub metadata: Metadata<'a>,
-    /// The object, raw; `None` if there is none, or it is `null`.
-    pub object: Option<&'a RawValue>,
+    /// The object; `None` if there is none, or it is `null`.
+    pub object: Option<&'a Document<'a>>,
     /// The object before an update, raw.
     pub old_object: Option<&'a RawValue>,
     name: Text<'a>,
@@ -50,7 +51,8 @@ struct GroupVersionKind<'a> {
     kind: Option<Text<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// What has metadata.
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -59,7 +61,7 @@ struct Object<'a> {
 
 impl<'a> Request<'a> {
     /// Reads the facts of a review.
-    pub fn of(review: &Review<'a>) -> Result<Self, Undecided> {
+    pub fn of(review: &'a Review<'_>) -> Result<Self, Undecided> {
         let body = &review.body;
         let kind: GroupVersionKind<'a> = field("kind", body.kind)?;
         let is =
@@ -75,11 +77,9 @@ impl<'a> Request<'a> {
             && is(&kind.version, "v1");
 
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
-        let metadata = match body.object {
-            Some(object) if creates_pod => serde_json::from_str::<Object<'a>>(object.get())
-                .map_err(|_| Undecided::NotPod(Mismatch::at::<Object<'_>>(object.get())))?
-                .metadata
-                .unwrap_or_default(),
+        let metadata = match &body.object {
+            Some(object) if creates_pod => metadata(object)
+                .ok_or_else(|| Undecided::NotPod(Mismatch::at::<Object<'_>>(&object.to_json())))?,
             _ => Metadata::default(),
         };
         Ok(Self {
@@ -88,10 +88,22 @@ impl<'a> Request<'a> {
             namespace: field::<Option<Text<'a>>>("namespace", body.namespace)?.unwrap_or_default(),
             name: field::<Option<Text<'a>>>("name", body.name)?.unwrap_or_default(),
             user: field("userInfo", body.user_info)?,
-            object: body.object,
+            object: body.object.as_ref(),
             old_object: body.old_object,
             metadata,
         })
+    }
+
+    /// The pod that is created; `None` for every other request.
+    pub fn pod(&self) -> Result<Option<Pod<'a>>, Undecided> {
+        let Some(object) = self.object.filter(|_| self.creates_pod) else {
+            return Ok(None);
+        };
+        let spec = object.get("spec").map(Document::read).transpose();
+        let spec = spec
+            .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(&object.to_json())))?
+            .flatten();
+        Ok(Some(Pod { spec }))
     }
 
     /// The pod's name, or the start of the name that it will be given.
@@ -132,6 +144,22 @@ impl<'a> Request<'a> {
                 || user.groups.iter().flatten().any(|group| *group == "system:nodes");
         by_node && self.annotation(MIRROR_ANNOTATION).is_some()
     }
+}
+
+/// The metadata of an object; `None` if there is no object, or it has others.
+fn metadata<'a>(object: &Document<'a>) -> Option<Metadata<'a>> {
+    let Document::Object(_) = object else { return None };
+    let metadata = match object.get("metadata") {
+        None => return Some(Metadata::default()),
+        Some(metadata @ Document::Object(_)) => metadata,
+        Some(_) => return None,
+    };
+    let text = |key| metadata.get(key).map(Document::read).transpose().ok();
+    Some(Metadata {
+        name: text("name")?,
+        generate_name: text("generateName")?,
+        annotations: metadata.get("annotations").map(Document::read).transpose().ok()?,
+    })
 }
 
 /// One field of the request; `null` is what an absent one is.

@@ -16,7 +16,6 @@ use crate::decision::foresee::evidence;
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::plan::Objection;
 use crate::decision::pod::{Metadata, Pod};
-use crate::decision::review::Mismatch;
 use crate::decision::warning::Warning;
 use crate::decision::{
     Decision, Plan, PolicySet, Reason, Request, Review, Undecided, Verdict, decide, foresee,
@@ -132,12 +131,8 @@ fn general(
     question: &Question,
     policies: &PolicySet,
 ) -> Result<Vec<Finding>, Undecided> {
-    let Some(object) = request.object.filter(|_| request.creates_pod) else {
-        return Ok(Vec::new());
-    };
-    let pod: Pod<'_> = serde_json::from_str(object.get())
-        .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(object.get())))?;
-    let Some(spec) = pod.spec() else { return Ok(Vec::new()) };
+    let pod = request.pod()?;
+    let Some(spec) = pod.as_ref().and_then(Pod::spec) else { return Ok(Vec::new()) };
     let plan = Plan::default();
     let mut findings = foresee::findings(request, spec, &plan, &[], &question.namespace);
     // That an ephemeral container gets no device is nothing to a pod that wants none.

@@ -6,21 +6,18 @@
 //! text that the API server sent.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use jsonptr::{PointerBuf, Token};
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use crate::decision::document::Document;
 use crate::decision::review::Mismatch;
 
 /// A JSON document and the operations that made it what it is.
 #[derive(Debug)]
 pub struct Draft<'a> {
-    root: Node<'a>,
+    root: Document<'a>,
     operations: Vec<PatchOperation>,
 }
 
@@ -88,20 +85,10 @@ impl<'p> Path<'p> {
     }
 }
 
-#[derive(Debug)]
-enum Node<'a> {
-    /// Not opened: the text as it came.
-    Raw(&'a RawValue),
-    Object(Vec<(String, Self)>),
-    List(Vec<Self>),
-    /// Written by an operation.
-    New(Value),
-}
-
 impl<'a> Draft<'a> {
     /// A draft of a document as it came.
-    pub fn new(document: &'a RawValue) -> Self {
-        Self { root: Node::Raw(document), operations: Vec::new() }
+    pub fn new(document: Document<'a>) -> Self {
+        Self { root: document, operations: Vec::new() }
     }
 
     /// The operations so far.
@@ -111,9 +98,7 @@ impl<'a> Draft<'a> {
 
     /// The document as it is now.
     pub fn to_json(&self) -> String {
-        let mut text = String::new();
-        self.root.write(&mut text);
-        text
+        self.root.to_json()
     }
 
     /// Gives a value to a key, and to every parent that is missing or `null`. Records one `add`, or a
@@ -122,7 +107,7 @@ impl<'a> Draft<'a> {
         let mut node = &mut self.root;
         for (depth, step) in path.0.iter().enumerate() {
             let is_last = depth + 1 == path.0.len();
-            match node.open(path, depth)?.child(step) {
+            match child(open(node, path, depth)?, step) {
                 Some(child) if !child.is_null() => {
                     node = child;
                     if is_last {
@@ -130,7 +115,7 @@ impl<'a> Draft<'a> {
                             path: path.pointer(),
                             value: value.clone(),
                         }));
-                        *node = Node::New(value);
+                        *node = Document::New(value);
                         return Ok(());
                     }
                 }
@@ -151,8 +136,8 @@ impl<'a> Draft<'a> {
     /// Adds an item at the end of a list, which is made if it is missing or `null`.
     pub fn append(&mut self, list: &Path<'_>, item: Value) -> Result<(), DraftError> {
         match self.node(list)? {
-            Some(Node::List(items)) => {
-                items.push(Node::New(item.clone()));
+            Some(Document::List(items)) => {
+                items.push(Document::New(item.clone()));
                 let at = list.with(Step::End);
                 self.operations
                     .push(PatchOperation::Add(AddOperation { path: at.pointer(), value: item }));
@@ -170,11 +155,11 @@ impl<'a> Draft<'a> {
         let (last, parent) = path.0.split_last().ok_or_else(missing)?;
         let parent = Path(parent.to_vec());
         match (self.node(&parent)?, last) {
-            (Some(Node::Object(entries)), Step::Key(key)) => {
-                let position = entries.iter().position(|(name, _)| name == key);
+            (Some(Document::Object(entries)), Step::Key(key)) => {
+                let position = entries.iter().position(|(name, _)| name == key.as_ref());
                 entries.remove(position.ok_or_else(missing)?);
             }
-            (Some(Node::List(items)), Step::Index(index)) if *index < items.len() => {
+            (Some(Document::List(items)), Step::Index(index)) if *index < items.len() => {
                 items.remove(*index);
             }
             _ => return Err(missing()),
@@ -184,15 +169,15 @@ impl<'a> Draft<'a> {
     }
 
     /// Opens the value at a path; `None` if it, or a parent, is missing or `null`.
-    fn node(&mut self, path: &Path<'_>) -> Result<Option<&mut Node<'a>>, DraftError> {
+    fn node(&mut self, path: &Path<'_>) -> Result<Option<&mut Document<'a>>, DraftError> {
         let mut node = &mut self.root;
         for (depth, step) in path.0.iter().enumerate() {
-            match node.open(path, depth)?.child(step) {
+            match child(open(node, path, depth)?, step) {
                 Some(child) if !child.is_null() => node = child,
                 _ => return Ok(None),
             }
         }
-        node.open(path, path.0.len())?;
+        open(node, path, path.0.len())?;
         Ok(Some(node))
     }
 
@@ -202,10 +187,10 @@ impl<'a> Draft<'a> {
         let (last, parent) = path.0.split_last().ok_or_else(missing)?;
         let parent = Path(parent.to_vec());
         match (self.node(&parent)?, last) {
-            (Some(Node::Object(entries)), Step::Key(key)) => {
-                match entries.iter_mut().find(|(name, _)| name == key) {
-                    Some((_, node)) => *node = Node::New(value),
-                    None => entries.push((key.clone().into_owned(), Node::New(value))),
+            (Some(Document::Object(entries)), Step::Key(key)) => {
+                match entries.iter_mut().find(|(name, _)| name == key.as_ref()) {
+                    Some((_, node)) => *node = Document::New(value),
+                    None => entries.push((key.clone().into_owned().into(), Document::New(value))),
                 }
                 Ok(())
             }
@@ -214,126 +199,28 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl<'a> Node<'a> {
-    fn is_null(&self) -> bool {
-        match self {
-            Self::Raw(raw) => raw.get() == "null",
-            Self::New(value) => value.is_null(),
-            Self::Object(_) | Self::List(_) => false,
-        }
-    }
-
-    /// Makes the children of this reachable.
-    fn open(&mut self, path: &Path<'_>, depth: usize) -> Result<&mut Self, DraftError> {
-        let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
-        let unreadable =
-            |error| DraftError::Unreadable { path: here(), cause: Mismatch::of(&error) };
-        match self {
-            Self::Raw(raw) => {
-                let text = raw.get();
-                *self = match text.as_bytes().first() {
-                    Some(b'{') => {
-                        let Entries(entries) = serde_json::from_str(text).map_err(unreadable)?;
-                        Self::Object(
-                            entries.into_iter().map(|(key, raw)| (key, Self::Raw(raw))).collect(),
-                        )
-                    }
-                    Some(b'[') => {
-                        let items: Vec<&'a RawValue> =
-                            serde_json::from_str(text).map_err(unreadable)?;
-                        Self::List(items.into_iter().map(Self::Raw).collect())
-                    }
-                    _ => return Err(DraftError::NotContainer(here())),
-                };
-            }
-            Self::New(Value::Object(map)) => {
-                let map = std::mem::take(map);
-                *self = Self::Object(
-                    map.into_iter().map(|(key, value)| (key, Self::New(value))).collect(),
-                );
-            }
-            Self::New(Value::Array(items)) => {
-                let items = std::mem::take(items);
-                *self = Self::List(items.into_iter().map(Self::New).collect());
-            }
-            Self::New(_) => return Err(DraftError::NotContainer(here())),
-            Self::Object(_) | Self::List(_) => {}
-        }
-        Ok(self)
-    }
-
-    fn child(&mut self, step: &Step<'_>) -> Option<&mut Self> {
-        match (self, step) {
-            (Self::Object(entries), Step::Key(key)) => {
-                entries.iter_mut().find(|(name, _)| name == key).map(|(_, node)| node)
-            }
-            (Self::List(items), Step::Index(index)) => items.get_mut(*index),
-            _ => None,
-        }
-    }
-
-    fn write(&self, text: &mut String) {
-        match self {
-            Self::Raw(raw) => text.push_str(raw.get()),
-            Self::New(value) => {
-                // Writing to a String does not fail.
-                let _ = write!(text, "{value}");
-            }
-            Self::Object(entries) => {
-                text.push('{');
-                for (index, (key, node)) in entries.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    let _ = write!(text, "{}:", Value::from(key.as_str()));
-                    node.write(text);
-                }
-                text.push('}');
-            }
-            Self::List(items) => {
-                text.push('[');
-                for (index, node) in items.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    node.write(text);
-                }
-                text.push(']');
-            }
-        }
+/// Makes the children of a value reachable.
+fn open<'n, 'a>(
+    node: &'n mut Document<'a>,
+    path: &Path<'_>,
+    depth: usize,
+) -> Result<&'n mut Document<'a>, DraftError> {
+    let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
+    node.open()
+        .map_err(|error| DraftError::Unreadable { path: here(), cause: Mismatch::of(&error) })?;
+    match node {
+        Document::Object(_) | Document::List(_) => Ok(node),
+        Document::Raw(_) | Document::New(_) => Err(DraftError::NotContainer(here())),
     }
 }
 
-/// An object's entries in their order. A key that stands twice is refused: which of the two an
-/// operation would hit depends on who applies it.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
-
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry::<String, &'de RawValue>()? {
-                    entries.push(entry);
-                }
-                let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
-                keys.sort_unstable();
-                if keys.array_windows().any(|[one, other]| one == other) {
-                    return Err(serde::de::Error::custom("a key stands twice"));
-                }
-                Ok(Entries(entries))
-            }
+fn child<'n, 'a>(node: &'n mut Document<'a>, step: &Step<'_>) -> Option<&'n mut Document<'a>> {
+    match (node, step) {
+        (Document::Object(entries), Step::Key(key)) => {
+            entries.iter_mut().find(|(name, _)| name == key.as_ref()).map(|(_, node)| node)
         }
-
-        deserializer.deserialize_map(EntriesVisitor)
+        (Document::List(items), Step::Index(index)) => items.get_mut(*index),
+        _ => None,
     }
 }
 
@@ -356,8 +243,14 @@ fn describe(path: &Path<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use serde_json::value::RawValue;
 
     use super::*;
+
+    fn draft(text: &str) -> Draft<'_> {
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        Draft::new(Document::Raw(raw))
+    }
 
     /// Runs `change` and holds what every draft promises: the operations, applied by another library
     /// to the original, give the draft.
@@ -368,8 +261,7 @@ mod tests {
         operations: &Value,
         change: impl Fn(&mut Draft<'_>) -> Result<(), DraftError>,
     ) {
-        let raw: &RawValue = serde_json::from_str(before).unwrap();
-        let mut draft = Draft::new(raw);
+        let mut draft = draft(before);
         change(&mut draft).unwrap();
         assert_eq!(&serde_json::from_str::<Value>(&draft.to_json()).unwrap(), after);
         let recorded = draft.into_operations();
@@ -433,9 +325,7 @@ mod tests {
 
     #[test]
     fn what_would_not_apply_is_an_error() {
-        let raw: &RawValue =
-            serde_json::from_str(r#"{"a":"text","list":[],"b":{"x":1,"x":2}}"#).unwrap();
-        let mut draft = Draft::new(raw);
+        let mut draft = draft(r#"{"a":"text","list":[],"b":{"x":1,"x":2}}"#);
         assert!(draft.remove(&Path::of(&["none"])).is_err());
         assert!(draft.remove(&Path::of(&["list"]).index(0)).is_err());
         assert!(draft.set(&Path::of(&["a", "b"]), 1.into()).is_err());
@@ -447,9 +337,7 @@ mod tests {
 
     #[test]
     fn untouched_text_stays_as_it_came() {
-        let raw: &RawValue =
-            serde_json::from_str(r#"{"n": 1.0e+2, "s":"\u00e4",  "t":{ "x":null}}"#).unwrap();
-        let mut draft = Draft::new(raw);
+        let mut draft = draft(r#"{"n": 1.0e+2, "s":"\u00e4",  "t":{ "x":null}}"#);
         draft.set(&Path::of(&["new"]), 1.into()).unwrap();
         assert_eq!(draft.to_json(), r#"{"n":1.0e+2,"s":"\u00e4","t":{ "x":null},"new":1}"#);
     }

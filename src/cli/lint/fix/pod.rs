@@ -18,7 +18,7 @@ use crate::decision::foresee::other_use;
 use crate::decision::line::pod_of;
 use crate::decision::path::parts;
 use crate::decision::plan::{ContainerGrant, PodGrant, compose};
-use crate::decision::pod::{Container, ContainerIndex, ContainerList, Pod, Spec};
+use crate::decision::pod::{Container, ContainerIndex, ContainerList, Spec};
 use crate::decision::policy::Policy;
 use crate::decision::policy::schema::{Enforcement, Mode};
 use crate::decision::policy::select::Allowed;
@@ -177,11 +177,7 @@ struct Shapes {
 fn old_shapes(question: &Question, policies: &PolicySet) -> Result<Shapes, Stays> {
     let Ok(review) = Review::decode(&question.review) else { return Ok(Shapes::default()) };
     let Ok(request) = Request::of(&review) else { return Ok(Shapes::default()) };
-    let object = request.object.filter(|_| request.creates_pod);
-    let Some(pod) = object.and_then(|object| serde_json::from_str::<Pod<'_>>(object.get()).ok())
-    else {
-        return Ok(Shapes::default());
-    };
+    let Ok(Some(pod)) = request.pod() else { return Ok(Shapes::default()) };
     let Some(spec) = pod.spec() else { return Ok(Shapes::default()) };
     // Most pods; this spares them all that follows.
     if spec.volumes.iter().all(|volume| volume.host_path.is_none()) {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::case::{Expect, ExpectedGrant, Verdict};
 use crate::decision::annotation::StampedGrant;
+use crate::decision::document::Document;
 use crate::decision::finding::Code;
 use crate::decision::line::{pod_of, unasked};
 use crate::decision::{
@@ -83,8 +84,8 @@ fn actual(review: &[u8], namespace: &Namespace, policies: &PolicySet) -> Result<
         Some(pod) => decide(&request, pod, policies, Some(namespace)).map_err(undecided)?,
         None => Decision::untouched(unasked(&request)),
     };
-    let object = request.object.map_or("null", serde_json::value::RawValue::get);
-    Actual::of(decision, object)
+    let object = request.object.map_or_else(|| "null".to_owned(), Document::to_json);
+    Actual::of(decision, &object)
 }
 
 impl Actual {
