@@ -3,6 +3,7 @@
 //! Everything here is a synchronous, pure function: no clock, no client, no lock, no log, no
 //! environment (`tests/architecture.rs` holds that). In reading order:
 //!
+//! - [`glance`](mod@glance): most reviews plainly ask for nothing, and that is all
 //! - [`review`]: bytes to a [`Review`], a review with a uid to answer
 //! - [`request`]: the facts of one admission
 //! - [`annotation`]: what the pod asks for, by annotation
@@ -28,6 +29,7 @@ pub mod conflict;
 pub mod document;
 pub mod finding;
 pub mod foresee;
+pub mod glance;
 pub mod guard;
 pub mod line;
 pub mod namespace;
@@ -48,6 +50,7 @@ pub mod workload;
 
 pub use advice::advise;
 pub use answer::Admission;
+pub use glance::glance;
 pub use guard::validate;
 pub use line::{Decision, Undecided, admit, decide};
 pub use namespace::Namespace;

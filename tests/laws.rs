@@ -27,7 +27,7 @@ use devgrant::decision::policy::schema::{ApiVersion, DevicePolicy, Kind, Metadat
 use devgrant::decision::warning::Warning;
 use devgrant::decision::{
     Admission, KubernetesVersion, Namespace, PolicySet, PolicySource, Reason, Review, Settings,
-    Undecided, admit, advise, validate,
+    Undecided, admit, advise, glance, validate,
 };
 use json_patch::PatchOperation;
 use make::{Case, case};
@@ -445,6 +445,41 @@ fn no_known_trick_makes_a_policy_panic() {
     }
 }
 
+/// What an API server sent, and no annotation of ours in it.
+#[test]
+fn a_captured_review_that_asks_for_nothing_is_answered_at_a_glance() {
+    let plain = files("tests/fixtures/admission-reviews", "json");
+    let seen: Vec<bool> =
+        plain.iter().map(|bytes| same_at_a_glance(bytes, shipped_set()).unwrap()).collect();
+    let at_a_glance = seen.iter().filter(|seen| **seen).count();
+    // Left are those with our annotations, those with an escape, and those without an object.
+    assert!(at_a_glance >= 12, "{at_a_glance} of {}", plain.len());
+}
+
+/// Whatever could be the prefix under escapes is read by the line.
+#[test]
+fn an_escaped_prefix_is_no_way_around() {
+    let ask = r#""devices.example/fuse":"true""#;
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": make::review(&json!({ "metadata": { "annotations": {} }, "spec": {} }))["request"],
+    });
+    for spelled in [
+        ask.to_owned(),
+        ask.replace('/', r"\/"),
+        ask.replace('.', r"\u002e"),
+        ask.replace('d', r"\u0064"),
+        ask.replace("dev", r"\u0064\u0065\u0076"),
+    ] {
+        let bytes = review
+            .to_string()
+            .replace(r#""annotations":{}"#, &format!(r#""annotations":{{{spelled}}}"#));
+        assert!(bytes.contains(&spelled));
+        assert!(glance(bytes.as_bytes(), shipped_set()).is_none(), "{spelled}");
+    }
+}
+
 /// The laws above would hold for a generator that makes nothing interesting.
 #[test]
 fn the_generators_reach_every_outcome() {
@@ -691,6 +726,7 @@ fn left_alone(case: &Case, set: &PolicySet, reason: Reason) -> Result<(), TestCa
     prop_assert!(admission.allowed && admission.operations.is_empty());
     prop_assert!(admission.warnings.is_empty());
     prop_assert_eq!(admission.reason, reason);
+    same_at_a_glance(&as_sent(&case.review), set)?;
     Ok(())
 }
 
@@ -700,7 +736,29 @@ fn shipped_set() -> &'static PolicySet {
     SET.get_or_init(|| PolicySet::compile(&shipped(), Settings::default()).unwrap())
 }
 
+/// A review with its fields in the order of an API server, who is asked about before the object.
+fn as_sent(review: &Value) -> Vec<u8> {
+    let mut review = review.clone();
+    let request = review["request"].as_object_mut().unwrap();
+    let objects = ["object", "oldObject"].map(|key| (key.to_owned(), request.shift_remove(key)));
+    request.extend(objects.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    serde_json::to_vec(&review).unwrap()
+}
+
+/// Whoever is answered at a glance is answered as by the line, and logged under the same name. A body that
+/// is broken behind what the glance reads is nobody's pod, and nothing is granted to it.
+fn same_at_a_glance(bytes: &[u8], set: &PolicySet) -> Result<bool, TestCaseError> {
+    let Some(glance) = glance(bytes, set) else { return Ok(false) };
+    prop_assert!(glance.allowed && glance.operations.is_empty() && glance.warnings.is_empty());
+    let Ok(review) = Review::decode(bytes) else { return Ok(true) };
+    if let Ok(line) = admit(&review, set, None) {
+        prop_assert_eq!(format!("{:?}", &glance), format!("{:?}", &line));
+    }
+    Ok(true)
+}
+
 fn answers_with_its_uid(bytes: &[u8]) -> Result<(), TestCaseError> {
+    same_at_a_glance(bytes, shipped_set())?;
     let Ok(review) = Review::decode(bytes) else { return Ok(()) };
     let labels = json!({ "devices.example/grant": "enabled" });
     let namespace = namespace(labels.as_object().unwrap());

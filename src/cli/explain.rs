@@ -193,7 +193,7 @@ fn explain(
     let pod = pod_of(&request, policies)?;
     let decision = match &pod {
         Some(pod) => decide(&request, pod, policies, Some(&question.namespace))?,
-        None => Decision::untouched(unasked(&request)),
+        None => Decision::untouched(unasked(request.creates_pod)),
     };
     // A pod that asks for nothing is not read by the decision; here its facts are shown all the same.
     let unread = request.pod().ok().flatten();

@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::line::Decision;
 use super::plan::{Reason, Verdict};
 use super::policy::PolicySet;
-use super::request::Request;
-use super::review::{API_VERSION, KIND, Review};
+use super::review::{API_VERSION, KIND};
 use super::warning::Warning;
 
 /// The code inside of a refusal, as any forbidden request has it.
@@ -54,8 +53,9 @@ pub struct GrantedDevice {
 
 impl Admission {
     pub(super) fn new(
-        review: &Review<'_>,
-        request: &Request<'_>,
+        uid: String,
+        namespace: String,
+        name: String,
         decision: Decision<'_>,
         policies: &PolicySet,
     ) -> Self {
@@ -68,9 +68,9 @@ impl Admission {
             mode: ask.mode_name.to_owned(),
         });
         Self {
-            uid: review.uid.clone().into_owned(),
-            namespace: request.namespace.to_string(),
-            name: request.name().to_owned(),
+            uid,
+            namespace,
+            name,
             allowed: message.is_none(),
             reason: decision.reason,
             devices: devices.collect(),

@@ -3,6 +3,7 @@
 //! A pod is scanned as seldom as can be: a review's object is opened while the review is read, so that
 //! its metadata can be looked at, and its spec be changed, without a second pass over the whole.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -48,12 +49,12 @@ impl<'a> Document<'a> {
         serde_json::from_str(text)
     }
 
-    /// Opens it, if it is an object or a list; others stay as they are.
-    pub fn open(&mut self) -> serde_json::Result<()> {
+    /// Opens it, and what is in it along a path, if it is an object or a list; others stay as they are.
+    pub fn open(&mut self, along: &[Step<'_>]) -> serde_json::Result<()> {
         match self {
             Self::Raw(raw) if raw.get().starts_with(['{', '[']) => {
-                *self =
-                    Opening(&[]).deserialize(&mut serde_json::Deserializer::from_str(raw.get()))?;
+                let mut json = serde_json::Deserializer::from_str(raw.get());
+                *self = Opening(along).deserialize(&mut json)?;
             }
             Self::New(Value::Object(map)) => {
                 let entries = std::mem::take(map).into_iter();
@@ -107,18 +108,30 @@ impl<'a> Document<'a> {
     }
 }
 
+/// A step into a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step<'p> {
+    /// To the value of a key.
+    Key(Cow<'p, str>),
+    /// To an item.
+    Index(usize),
+    /// Behind the last item of a list.
+    End,
+}
+
 /// Reads an object of Kubernetes, with itself and its metadata opened; `None` for `null`.
 pub(super) fn with_metadata<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Document<'de>>, D::Error> {
-    let document = Opening(&["metadata"]).deserialize(deserializer)?;
+    let metadata = [Step::Key("metadata".into())];
+    let document = Opening(&metadata).deserialize(deserializer)?;
     Ok((!document.is_null()).then_some(document))
 }
 
-/// Opens a value while it is read, and along a path of keys what is in it.
-struct Opening(&'static [&'static str]);
+/// Opens a value while it is read, and what is in it along a path: all in one pass.
+struct Opening<'p>(&'p [Step<'p>]);
 
-impl<'de> DeserializeSeed<'de> for Opening {
+impl<'de> DeserializeSeed<'de> for Opening<'_> {
     type Value = Document<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -126,7 +139,7 @@ impl<'de> DeserializeSeed<'de> for Opening {
     }
 }
 
-impl<'de> Visitor<'de> for Opening {
+impl<'de> Visitor<'de> for Opening<'_> {
     type Value = Document<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,7 +151,9 @@ impl<'de> Visitor<'de> for Opening {
         let mut entries = Vec::with_capacity(ENTRIES);
         while let Some(key) = map.next_key::<Text<'de>>()? {
             let value = match self.0.split_first() {
-                Some((first, rest)) if key == *first => map.next_value_seed(Opening(rest))?,
+                Some((Step::Key(first), rest)) if key == first.as_ref() => {
+                    map.next_value_seed(Opening(rest))?
+                }
                 _ => Document::Raw(map.next_value()?),
             };
             entries.push((key, value));
@@ -153,10 +168,18 @@ impl<'de> Visitor<'de> for Opening {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(Document::Raw(item));
+        loop {
+            let item = match self.0.split_first() {
+                Some((Step::Index(index), rest)) if *index == list.len() => {
+                    items.next_element_seed(Opening(rest))?
+                }
+                _ => items.next_element()?.map(Document::Raw),
+            };
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(Document::List(list)),
+            }
         }
-        Ok(Document::List(list))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {

@@ -84,9 +84,11 @@ pub fn admit(
     let pod = pod_of(&request, policies)?;
     let decision = match &pod {
         Some(pod) => decide(&request, pod, policies, namespace)?,
-        None => Decision::untouched(unasked(&request)),
+        None => Decision::untouched(unasked(request.creates_pod)),
     };
-    Ok(Admission::new(review, &request, decision, policies))
+    let uid = review.uid.clone().into_owned();
+    let (namespace, name) = (request.namespace.to_string(), request.name().to_owned());
+    Ok(Admission::new(uid, namespace, name, decision, policies))
 }
 
 /// The pod of a request that has anything to decide; `None` for all others, which are most.
@@ -105,8 +107,8 @@ pub fn pod_of<'a>(
 }
 
 /// Why there is nothing to decide.
-pub fn unasked(request: &Request<'_>) -> Reason {
-    if request.creates_pod { Reason::NotAsked } else { Reason::NotPodCreation }
+pub fn unasked(creates_pod: bool) -> Reason {
+    if creates_pod { Reason::NotAsked } else { Reason::NotPodCreation }
 }
 
 /// Decides a pod that has annotations under the prefix, or the old shape of a device whose policy looks

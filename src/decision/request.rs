@@ -40,15 +40,33 @@ struct UserInfo<'a> {
     groups: Option<Vec<Text<'a>>>,
 }
 
+/// The kind of an object.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct GroupVersionKind<'a> {
+pub(super) struct GroupVersionKind<'a> {
     #[serde(borrow)]
     group: Option<Text<'a>>,
     #[serde(borrow)]
     version: Option<Text<'a>>,
     #[serde(borrow)]
     kind: Option<Text<'a>>,
+}
+
+impl<'a> GroupVersionKind<'a> {
+    /// Whether to create such an object is to create a pod itself, and no part of one.
+    pub(super) fn is_pod_creation(
+        &self,
+        operation: &Text<'_>,
+        sub_resource: Option<&Text<'_>>,
+    ) -> bool {
+        let is =
+            |text: &Option<Text<'a>>, value: &str| text.as_ref().map_or("", Text::as_str) == value;
+        *operation == "CREATE"
+            && sub_resource.is_none_or(|part| *part == "")
+            && is(&self.kind, "Pod")
+            && is(&self.group, "")
+            && is(&self.version, "v1")
+    }
 }
 
 /// What has metadata.
@@ -64,17 +82,10 @@ impl<'a> Request<'a> {
     pub fn of(review: &'a Review<'_>) -> Result<Self, Undecided> {
         let body = &review.body;
         let kind: GroupVersionKind<'a> = field("kind", body.kind)?;
-        let is =
-            |text: &Option<Text<'a>>, value: &str| text.as_ref().map_or("", Text::as_str) == value;
-        let operation: Option<Text<'a>> = field("operation", body.operation)?;
+        let operation: Text<'a> = field("operation", body.operation)?;
         let sub_resource: Option<Text<'a>> = field("subResource", body.sub_resource)?;
-        let creates = is(&operation, "CREATE");
-        let is_whole = is(&sub_resource, "");
-        let creates_pod = creates
-            && is_whole
-            && is(&kind.kind, "Pod")
-            && is(&kind.group, "")
-            && is(&kind.version, "v1");
+        let creates_pod = kind.is_pod_creation(&operation, sub_resource.as_ref());
+        let is_whole = sub_resource.is_none_or(|part| part == "");
 
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
         let metadata = match &body.object {
@@ -84,7 +95,7 @@ impl<'a> Request<'a> {
         };
         Ok(Self {
             creates_pod,
-            writes_object: is_whole && (creates || is(&operation, "UPDATE")),
+            writes_object: is_whole && (operation == "CREATE" || operation == "UPDATE"),
             namespace: field::<Option<Text<'a>>>("namespace", body.namespace)?.unwrap_or_default(),
             name: field::<Option<Text<'a>>>("name", body.name)?.unwrap_or_default(),
             user: field("userInfo", body.user_info)?,

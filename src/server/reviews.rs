@@ -157,9 +157,14 @@ impl<F: FnOnce(&Context, &Bytes) -> Result<Admission, Failure> + Send + 'static>
 /// Decides by the line, with the one namespace and the one policy set that it takes.
 fn by(endpoint: Endpoint) -> impl Decide {
     move |context: &Context, bytes: &Bytes| {
+        let policies = context.policies.current();
+        if endpoint != Endpoint::Advise
+            && let Some(admission) = decision::glance(bytes, &policies)
+        {
+            return Ok(admission);
+        }
         let review = Review::decode(bytes)?;
         let namespace = context.namespaces.find(&review.namespace());
-        let policies = context.policies.current();
         let namespace = namespace.as_deref();
         let decided = match endpoint {
             Endpoint::Advise => {

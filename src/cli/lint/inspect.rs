@@ -96,7 +96,7 @@ fn decided(
     let pod = pod_of(&request, policies)?;
     let decision = match &pod {
         Some(pod) => decide(&request, pod, policies, Some(&question.namespace))?,
-        None => Decision::untouched(unasked(&request)),
+        None => Decision::untouched(unasked(request.creates_pod)),
     };
     let objections: Vec<&Objection> = match &decision.verdict {
         Verdict::Admit(_) => Vec::new(),

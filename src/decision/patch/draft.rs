@@ -11,7 +11,7 @@ use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation
 use jsonptr::{PointerBuf, Token};
 use serde_json::Value;
 
-use crate::decision::document::Document;
+use crate::decision::document::{Document, Step};
 use crate::decision::review::Mismatch;
 
 /// A JSON document and the operations that made it what it is.
@@ -43,14 +43,6 @@ pub enum DraftError {
 /// The way to a value, in typed steps: escaping is left to the pointer that is made of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Path<'p>(Vec<Step<'p>>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step<'p> {
-    Key(Cow<'p, str>),
-    Index(usize),
-    /// Behind the last item of a list.
-    End,
-}
 
 impl<'p> Path<'p> {
     /// The path of the keys given.
@@ -206,7 +198,7 @@ fn open<'n, 'a>(
     depth: usize,
 ) -> Result<&'n mut Document<'a>, DraftError> {
     let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
-    node.open()
+    node.open(path.0.get(depth..).unwrap_or_default())
         .map_err(|error| DraftError::Unreadable { path: here(), cause: Mismatch::of(&error) })?;
     match node {
         Document::Object(_) | Document::List(_) => Ok(node),

@@ -82,7 +82,7 @@ fn actual(review: &[u8], namespace: &Namespace, policies: &PolicySet) -> Result<
     let pod = pod_of(&request, policies).map_err(undecided)?;
     let decision = match &pod {
         Some(pod) => decide(&request, pod, policies, Some(namespace)).map_err(undecided)?,
-        None => Decision::untouched(unasked(&request)),
+        None => Decision::untouched(unasked(request.creates_pod)),
     };
     let object = request.object.map_or_else(|| "null".to_owned(), Document::to_json);
     Actual::of(decision, &object)
