@@ -41,6 +41,7 @@ pub mod policy;
 pub mod quantity;
 pub mod request;
 pub mod review;
+mod running;
 pub mod settings;
 pub mod spelling;
 pub mod unasked;

@@ -39,6 +39,10 @@ pub const MUTATE: &str = "mutate.pods.devgrant";
 pub const VALIDATE: &str = "validate.pods.devgrant";
 /// The name of the webhook at `/advise`.
 pub const ADVISE: &str = "advise.workloads.devgrant";
+/// The name of the webhook at `/advise` for pods that exist already.
+pub const ADVISE_PODS: &str = "advise.pods.devgrant";
+/// The name of the webhook at `/advise` for pods that are resized.
+pub const ADVISE_RESIZES: &str = "advise.resizes.devgrant";
 /// The name of the one match condition of the webhooks for pods.
 pub const MATCH_CONDITION: &str = "asks-for-a-device";
 /// The Secret of the own authority, with the keys `ca.crt`, `ca.key` and `previous.crt`.

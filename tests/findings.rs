@@ -21,7 +21,7 @@ const WIDTH: usize = 100;
 const INDEX: &str = "README.md";
 
 /// The places that the checker fills, a row a code.
-const PLACES: [(Code, &[&str]); 25] = [
+const PLACES: [(Code, &[&str]); 27] = [
     (Code::DG001, &["container", "user", "instead"]),
     (Code::DG002, &["container", "user"]),
     (Code::DG003, &["container", "modes"]),
@@ -47,6 +47,8 @@ const PLACES: [(Code, &[&str]); 25] = [
     (Code::DG023, &["container", "path"]),
     (Code::DG024, &["container", "path", "ask"]),
     (Code::DG025, &["container", "program"]),
+    (Code::DG026, &["annotation", "change", "instead"]),
+    (Code::DG027, &["container", "resource", "before", "now", "instead"]),
 ];
 
 #[test]

@@ -266,8 +266,11 @@ fn only_pods_of_opted_in_namespaces_that_ask_wait_for_us() {
             assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5);
             // Who applies this owns no field that the server writes.
             assert_eq!(webhook["clientConfig"].get("caBundle"), None, "{flags:?}");
+            let advises = webhook["clientConfig"].to_string().contains("/advise");
+            assert_eq!(webhook["name"].as_str().unwrap().starts_with("advise."), advises);
+            assert!(!advises || webhook["failurePolicy"] == "Ignore", "{webhook:#}");
         }
-        assert_eq!(count, 3);
+        assert_eq!(count, 5);
         let binding = &of_kinds(&objects, &["ValidatingAdmissionPolicyBinding"])[0];
         assert_eq!(binding["spec"]["matchResources"]["namespaceSelector"], selector);
     }

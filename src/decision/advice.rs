@@ -15,6 +15,7 @@ use super::plan::Reason;
 use super::policy::PolicySet;
 use super::request::Request;
 use super::review::Review;
+use super::running;
 use super::settings::Settings;
 use super::warning::Warning;
 use super::workload::{self, Object, Owner, misplaced};
@@ -23,7 +24,8 @@ use super::workload::{self, Object, Owner, misplaced};
 /// patch: all there is are warnings.
 ///
 /// Nothing is said of what a controller made, which nobody applied; of an update that leaves the pods as
-/// they were, such as one that scales; and of pods, which [`admit`] speaks of.
+/// they were, such as one that scales; and of new pods, which [`admit`] speaks of. Of a pod that exists
+/// already, that a change comes too late to give it a device or to take one away.
 ///
 /// `offered` are the extended resources that any node offers; without it nothing is said of nodes.
 pub fn advise(
@@ -35,7 +37,11 @@ pub fn advise(
     let request = Request::of(review)?;
     let mut advice = Advice::default();
     let mut name = request.name().to_owned();
-    if let Some(object) = written(&request, policies.settings()) {
+    let settings = policies.settings();
+    let updated = request.updated_pod.and_then(|part| Some((part, object(&request, settings)?)));
+    if let Some((part, object)) = updated {
+        advice.warnings = running::said(&request, part, &object, policies, namespace)?;
+    } else if let Some(object) = written(&request, settings) {
         if name.is_empty() {
             name = Owner::of(&object.value).name;
         }
@@ -55,13 +61,16 @@ pub fn advise(
     })
 }
 
-/// The object of a request, if somebody wrote it who would want to know.
-fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
-    let object = request.object.filter(|_| request.writes_object)?.to_json();
+/// The object of a request as text, if it may be a person's.
+fn object(request: &Request<'_>, settings: &Settings) -> Option<String> {
+    let object = request.object?.to_json();
     let old = request.old_object.map_or("", RawValue::get);
-    if !is_of_a_person(&object, settings) || !is_of_a_person(old, settings) {
-        return None;
-    }
+    (is_of_a_person(&object, settings) && is_of_a_person(old, settings)).then_some(object)
+}
+
+/// The workload of a request, if somebody wrote it who would want to know.
+fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
+    let object = object(request, settings).filter(|_| request.writes_object)?;
     let object = workload_of(&object).filter(|object| object.pods.len() <= MOST_TEMPLATES)?;
     if is_controlled(&object.value) || object.pods.iter().any(|pod| pod.owner.kind == "Pod") {
         return None;

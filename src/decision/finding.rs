@@ -68,6 +68,10 @@ pub enum Code {
     DG024,
     /// A privileged container that seems to mount by FUSE.
     DG025,
+    /// An annotation of a pod that exists already.
+    DG026,
+    /// A device in a resize.
+    DG027,
 }
 
 /// How bad a finding is.
@@ -146,7 +150,7 @@ pub fn entries() -> &'static [Entry] {
 }
 
 /// Places that are filled with our words, not with the pod's.
-const OUR_WORDS: &[&str] = &["ask", "check", "instead", "modes", "why"];
+const OUR_WORDS: &[&str] = &["ask", "change", "check", "instead", "modes", "why"];
 
 /// One finding in one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

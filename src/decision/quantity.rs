@@ -9,6 +9,12 @@ pub struct Quantity {
     thousandths: i128,
 }
 
+/// Whether a resource is an extended one, which stands for devices: neither Kubernetes' own, such as cpu,
+/// nor in its domain.
+pub fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.contains("kubernetes.io/")
+}
+
 /// The largest amount: what Kubernetes itself can hold of whole things.
 const MOST: i128 = i64::MAX as i128 * 1000;
 

@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub creates_pod: bool,
     /// Whether an object itself is created or updated, and no subresource such as its `scale` or `status`.
     pub writes_object: bool,
+    /// What is updated of a pod that exists already; `None` of anything else.
+    pub updated_pod: Option<PodPart>,
     /// The namespace; empty if the review names none.
     pub namespace: Text<'a>,
     /// The pod's metadata; empty if there is no pod.
@@ -29,6 +31,28 @@ pub struct Request<'a> {
     pub old_object: Option<&'a RawValue>,
     name: Text<'a>,
     user: UserInfo<'a>,
+}
+
+/// What a person may change of a pod that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodPart {
+    /// `pods/ephemeralcontainers`, as `kubectl debug` does.
+    EphemeralContainers,
+    /// `pods/resize`.
+    Resources,
+    /// The pod itself: its metadata, and of its spec next to nothing.
+    Whole,
+}
+
+impl PodPart {
+    fn of(sub_resource: &str) -> Option<Self> {
+        match sub_resource {
+            "" => Some(Self::Whole),
+            "ephemeralcontainers" => Some(Self::EphemeralContainers),
+            "resize" => Some(Self::Resources),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,13 +83,13 @@ impl<'a> GroupVersionKind<'a> {
         operation: &Text<'_>,
         sub_resource: Option<&Text<'_>>,
     ) -> bool {
+        *operation == "CREATE" && sub_resource.is_none_or(|part| *part == "") && self.is_pod()
+    }
+
+    fn is_pod(&self) -> bool {
         let is =
             |text: &Option<Text<'a>>, value: &str| text.as_ref().map_or("", Text::as_str) == value;
-        *operation == "CREATE"
-            && sub_resource.is_none_or(|part| *part == "")
-            && is(&self.kind, "Pod")
-            && is(&self.group, "")
-            && is(&self.version, "v1")
+        is(&self.kind, "Pod") && is(&self.group, "") && is(&self.version, "v1")
     }
 }
 
@@ -85,7 +109,9 @@ impl<'a> Request<'a> {
         let operation: Text<'a> = field("operation", body.operation)?;
         let sub_resource: Option<Text<'a>> = field("subResource", body.sub_resource)?;
         let creates_pod = kind.is_pod_creation(&operation, sub_resource.as_ref());
-        let is_whole = sub_resource.is_none_or(|part| part == "");
+        let is_whole = sub_resource.as_ref().is_none_or(|part| *part == "");
+        let updates = operation == "UPDATE";
+        let part = PodPart::of(sub_resource.as_ref().map_or("", Text::as_str));
 
         // Only a pod's metadata is read as metadata: a Binding or PodExecOptions is none of ours.
         let metadata = match &body.object {
@@ -95,7 +121,8 @@ impl<'a> Request<'a> {
         };
         Ok(Self {
             creates_pod,
-            writes_object: is_whole && (operation == "CREATE" || operation == "UPDATE"),
+            writes_object: is_whole && (operation == "CREATE" || updates),
+            updated_pod: part.filter(|_| updates && kind.is_pod()),
             namespace: field::<Option<Text<'a>>>("namespace", body.namespace)?.unwrap_or_default(),
             name: field::<Option<Text<'a>>>("name", body.name)?.unwrap_or_default(),
             user: field("userInfo", body.user_info)?,

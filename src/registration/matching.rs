@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::expression::{literal, text};
+use crate::decision::annotation::GRANTED;
 use crate::decision::line::SYSTEM_NAMESPACE;
 use crate::decision::path::parts;
 use crate::decision::{PolicySet, Settings};
@@ -31,6 +32,52 @@ pub(super) fn asks(settings: &Settings) -> String {
     format!(
         "has(object.metadata.annotations) && \
          object.metadata.annotations.exists(key, key.startsWith({prefix}))"
+    )
+}
+
+/// Whether an ask of a pod that exists is changed, or whether one that has a device is debugged, which
+/// gives the container for it none.
+pub(super) fn changes_too_late(settings: &Settings) -> String {
+    format!(
+        "request.?subResource.orValue('') == 'ephemeralcontainers' ? {} : ({})",
+        has_asked(settings),
+        changes_asks(settings)
+    )
+}
+
+/// Whether a resize changes more than cpu and memory of a pod that has a device.
+pub(super) fn resizes_devices(settings: &Settings) -> String {
+    let differ = "[[object, oldObject], [oldObject, object]].exists(pair, \
+        ['containers', 'initContainers'].exists(field, \
+        pair[0].spec[?field].orValue([]).exists(container, \
+        ['limits', 'requests'].exists(amounts, \
+        container.?resources[?amounts].orValue({}).exists(name, \
+        name.contains('/') && !name.contains('kubernetes.io/') && \
+        !pair[1].spec[?field].orValue([]).exists(other, other.name == container.name && \
+        other.?resources[?amounts][?name] == container.?resources[?amounts][?name]))))))";
+    format!("({}) || ({} && {differ})", changes_asks(settings), has_asked(settings))
+}
+
+/// Whether annotations of ours differ that a person writes.
+fn changes_asks(settings: &Settings) -> String {
+    let prefix = text(&format!("{}/", settings.prefix));
+    let stamp = text(&format!("{}/{GRANTED}", settings.prefix));
+    let differ = |one: &str, other: &str| {
+        format!(
+            "{one}.metadata.?annotations.orValue({{}}).exists(key, key.startsWith({prefix}) && \
+             key != {stamp} && \
+             {one}.metadata.?annotations[?key] != {other}.metadata.?annotations[?key])"
+        )
+    };
+    format!("{} || {}", differ("object", "oldObject"), differ("oldObject", "object"))
+}
+
+/// Whether a pod that exists has, or asked for, any device.
+fn has_asked(settings: &Settings) -> String {
+    let prefix = text(&format!("{}/", settings.prefix));
+    format!(
+        "oldObject.metadata.?annotations.orValue({{}}).exists(key, key.startsWith({prefix}) && \
+         oldObject.metadata.annotations[key] != 'false')"
     )
 }
 

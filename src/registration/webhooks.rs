@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::expression::{list, text};
-use super::matching::{match_expression, namespace_selector};
+use super::matching::{changes_too_late, match_expression, namespace_selector, resizes_devices};
 use super::{
-    ADVISE, Certificates, FailurePolicy, Installation, MATCH_CONDITION, MUTATE, NAME, Reach,
-    TLS_SECRET, VALIDATE, of_cluster,
+    ADVISE, ADVISE_PODS, ADVISE_RESIZES, Certificates, FailurePolicy, Installation,
+    MATCH_CONDITION, MUTATE, NAME, Reach, TLS_SECRET, VALIDATE, of_cluster,
 };
 use crate::decision::{PolicySet, Settings};
 
@@ -39,10 +39,13 @@ pub(super) fn objects(policies: &PolicySet, installation: &Installation) -> Vec<
         object
     };
     vec![
-        configuration("MutatingWebhookConfiguration", vec![registration.mutate()]),
+        configuration(
+            "MutatingWebhookConfiguration",
+            vec![registration.mutate(), registration.advise_resizes()],
+        ),
         configuration(
             "ValidatingWebhookConfiguration",
-            vec![registration.validate(), registration.advise()],
+            vec![registration.validate(), registration.advise(), registration.advise_pods()],
         ),
     ]
 }
@@ -75,8 +78,8 @@ impl Registration<'_> {
             "rules": [{
                 "apiGroups": [""],
                 "apiVersions": ["v1"],
-                // Not UPDATE: a running pod cannot be given a device. Not `pods/*`: that is also
-                // bindings and evictions.
+                // Not UPDATE: a pod that exists cannot be given a device, of which `/advise` speaks.
+                // Not `pods/*`: that is also bindings and evictions.
                 "operations": ["CREATE"],
                 "resources": ["pods"],
                 "scope": "Namespaced",
@@ -94,25 +97,42 @@ impl Registration<'_> {
         })
     }
 
-    /// Warnings where a person reads them. Nobody depends on it: a cluster without us takes workloads
-    /// as before.
     fn advise(&self) -> Value {
+        let conditions = [
+            (MATCH_CONDITION, self.template_asks()),
+            // Its owner has been told.
+            ("has-no-owner", "!has(object.metadata.ownerReferences)".to_owned()),
+        ];
+        self.advising(ADVISE, &self.workloads(), &conditions)
+    }
+
+    /// What comes too late for a pod that exists.
+    fn advise_pods(&self) -> Value {
+        let rules = [pod_updates(&["pods", "pods/ephemeralcontainers"])];
+        let conditions = [("comes-too-late", changes_too_late(self.settings()))];
+        self.advising(ADVISE_PODS, &rules, &conditions)
+    }
+
+    /// The API server refuses the resize of a device, and drops other changes in silence, before it asks
+    /// any webhook that validates. This one mutates nothing: `/advise` never has a patch.
+    fn advise_resizes(&self) -> Value {
+        let rules = [pod_updates(&["pods/resize"])];
+        let conditions = [("resizes-a-device", resizes_devices(self.settings()))];
+        self.advising(ADVISE_RESIZES, &rules, &conditions)
+    }
+
+    /// Warnings where a person reads them. Nobody depends on it: a cluster without us goes on as before.
+    fn advising(&self, name: &str, rules: &[Value], conditions: &[(&str, String)]) -> Value {
+        let conditions = conditions.iter().map(|(name, expression)| (*name, expression.as_str()));
+        let conditions = conditions.chain([NO_CONTROLLER]);
         json!({
-            "name": ADVISE,
+            "name": name,
             "clientConfig": self.client("/advise"),
-            "rules": self.workloads(),
+            "rules": rules,
             "namespaceSelector": namespace_selector(self.settings()),
-            "matchConditions": [
-                { "name": MATCH_CONDITION, "expression": self.template_asks() },
-                // Its owner has been told.
-                { "name": "has-no-owner", "expression": "!has(object.metadata.ownerReferences)" },
-                // Those write status and revisions, and read no warnings.
-                {
-                    "name": "is-no-controller-of-kubernetes",
-                    "expression": "!request.userInfo.username.startsWith('system:kube-') && \
-                                   !request.userInfo.username.startsWith('system:serviceaccount:kube-system:')",
-                },
-            ],
+            "matchConditions": conditions
+                .map(|(name, expression)| json!({ "name": name, "expression": expression }))
+                .collect::<Vec<_>>(),
             "failurePolicy": FailurePolicy::Ignore.as_str(),
             "matchPolicy": "Equivalent",
             "sideEffects": "None",
@@ -183,6 +203,22 @@ impl Registration<'_> {
     }
 }
 
+fn pod_updates(resources: &[&str]) -> Value {
+    json!({
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": resources,
+        "scope": "Namespaced",
+    })
+}
+
+/// Those of Kubernetes write status and revisions, and read no warnings.
+const NO_CONTROLLER: (&str, &str) = (
+    "is-no-controller-of-kubernetes",
+    "!request.userInfo.username.startsWith('system:kube-') && \
+     !request.userInfo.username.startsWith('system:serviceaccount:kube-system:')",
+);
 /// An answer takes under a millisecond; the rest is for a new connection and one that is retried.
 /// Longer ones have starved controllers of their leases (gatekeeper#870).
 const TIMEOUT_SECONDS: u32 = 5;

@@ -102,7 +102,7 @@ impl<'a> Installation<'a> {
                 .extend(webhooks.iter().map(|webhook| webhook["clientConfig"]["caBundle"].clone()));
         }
         let first = bundles.first()?.as_str()?;
-        let same = bundles.len() == 3 && bundles.iter().all(|bundle| bundle == first);
+        let same = bundles.len() == 5 && bundles.iter().all(|bundle| bundle == first);
         same.then(|| decoded(first))
     }
 

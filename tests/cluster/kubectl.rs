@@ -1,6 +1,8 @@
-//! What a person at kubectl sees: one folder a case, `object.yaml` and what is shown, `shown.txt`.
+//! What a person at kubectl sees: one folder a case, `object.yaml` and what is shown, `shown.txt`. What
+//! follows the object's creation is in `commands.txt`, a line each, without `kubectl` and without quotes.
 //! `DEVGRANT_REFRESH_GOLDEN=1` writes the latter again; the difference is for review.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use crate::webhook::Options;
 use crate::{same_text, trial};
 
 /// The least number of cases: a folder that got lost is noticed.
-const AT_LEAST: usize = 11;
+const AT_LEAST: usize = 15;
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/kubectl");
@@ -20,8 +22,8 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     assert!(folders.len() >= AT_LEAST, "{} cases, at least {AT_LEAST} were there", folders.len());
     let of = |folder: PathBuf| {
         for file in sorted(&folder) {
-            let known = file.ends_with("object.yaml") || file.ends_with("shown.txt");
-            assert!(known, "stray file {}", file.display());
+            let known = ["object.yaml", "commands.txt", "shown.txt"];
+            assert!(known.iter().any(|name| file.ends_with(name)), "stray file {}", file.display());
         }
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         trial(format!("kubectl::{name}"), plane, move |plane| {
@@ -45,14 +47,20 @@ fn shown(plane: &ControlPlane, name: &str, folder: &Path) -> String {
     }
     let verb = if name.starts_with("advised-") { "apply" } else { "create" };
     let namespace = plane.webhook(&options).namespace(plane);
-    let output = plane
-        .kubectl()
-        .current_dir(folder)
-        .args(["--namespace", &namespace, verb, "-f", "object.yaml"])
-        .output()
-        .unwrap();
-    let mut shown = format!("$ kubectl {verb} -f object.yaml\n");
-    shown.push_str(&String::from_utf8(output.stdout).unwrap());
-    shown.push_str(&String::from_utf8(output.stderr).unwrap());
+    let created = format!("{verb} -f object.yaml");
+    let others = fs::read_to_string(folder.join("commands.txt")).unwrap_or_default();
+    let mut shown = String::new();
+    for command in std::iter::once(created.as_str()).chain(others.lines()) {
+        let output = plane
+            .kubectl()
+            .current_dir(folder)
+            .args(["--namespace", &namespace])
+            .args(command.split(' '))
+            .output()
+            .unwrap();
+        writeln!(shown, "$ kubectl {command}").unwrap();
+        shown.push_str(&String::from_utf8(output.stdout).unwrap());
+        shown.push_str(&String::from_utf8(output.stderr).unwrap());
+    }
     shown.replace(&namespace, "<namespace>")
 }

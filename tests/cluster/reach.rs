@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
 use crate::process::soon;
-use crate::requests::{STAMP, asking, is_granted};
+use crate::requests::{FUSE, STAMP, asking, is_granted};
 use crate::trial;
 use crate::webhook::{GUARD, Options, Webhook};
 
@@ -13,6 +13,9 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     vec![
         trial("reach::only_pods_that_ask_where_the_namespace_takes_part", plane, |plane| {
             reach(plane);
+        }),
+        trial("reach::of_a_pod_that_exists_only_what_comes_too_late", plane, |plane| {
+            too_late(plane);
         }),
         trial("reach::who_comes_around_mutate_is_refused", plane, |plane| around(plane)),
         trial("reach::the_guard_passes_what_was_mutated", plane, |plane| guarded(plane)),
@@ -43,28 +46,79 @@ fn reach(plane: &ControlPlane) {
     assert_eq!(webhook.answered(), before, "somebody came who should not have");
     is_granted(&plane.create(&pods, &asking()));
     assert_eq!(webhook.answered(), before + 1);
-    what_comes_after(plane, &format!("{pods}/p"));
-    assert_eq!(webhook.answered(), before + 1, "only a creation is asked about");
 }
 
-/// What may happen to a pod that is there.
-fn what_comes_after(plane: &ControlPlane, pod: &str) {
-    let debug = json!({ "name": "debugger", "image": "registry.example/debug:1" });
-    let patches = [
-        ("", json!({ "metadata": { "annotations": { "devices.example/fuse": "no-such-mode" } } })),
-        ("", json!({ "metadata": { "labels": { "a": "b" } } })),
-        ("/ephemeralcontainers", json!({ "spec": { "ephemeralContainers": [debug] } })),
-        ("/status", json!({ "status": { "phase": "Running" } })),
-    ];
-    let headers = [("content-type", "application/strategic-merge-patch+json")];
-    for (subresource, patch) in patches {
-        let path = format!("{pod}{subresource}");
+/// What may happen to a pod that exists: `/mutate` never sees it again, and `/advise` only what a person
+/// might take for an ask.
+fn too_late(plane: &ControlPlane) {
+    let webhook = Webhook::start(plane, &Options::default());
+    let pods = format!("/api/v1/namespaces/{}/pods", webhook.namespace(plane));
+    let mut plain = asking();
+    plain["metadata"] = json!({ "name": "plain" });
+    let mut own = json!({ "cpu": "1", FUSE: "1" });
+    plain["spec"]["containers"][0]["resources"] = json!({ "limits": own, "requests": own });
+    plane.create(&pods, &plain);
+    let mut granted = asking();
+    own.as_object_mut().unwrap().remove(FUSE);
+    granted["spec"]["containers"][0]["resources"] = json!({ "limits": own, "requests": own });
+    is_granted(&plane.create(&pods, &granted));
+
+    let metadata = |field: &str, key: &str, value: Value| {
+        ("", json!({ "metadata": { field: { key: value } } }))
+    };
+    let resize = |resource: &str| {
+        let amounts = json!({ resource: "2" });
+        let resources = json!({ "limits": amounts, "requests": amounts });
+        let container = json!({ "name": "c", "resources": resources });
+        ("/resize", json!({ "spec": { "containers": [container] } }))
+    };
+    let debug = |name: &str| {
+        let container = json!({ "name": name, "image": "registry.example/debug:1" });
+        ("/ephemeralcontainers", json!({ "spec": { "ephemeralContainers": [container] } }))
+    };
+    let status = ("/status", json!({ "status": { "phase": "Running" } }));
+    let image = (
+        "",
+        json!({ "spec": { "containers": [{ "name": "c", "image": "registry.example/c:2" }] } }),
+    );
+    let key = "devices.example/fuse";
+    let (mutated, mut advised) = (webhook.answered(), webhook.advised());
+    for (pod, (subresource, patch), status, code) in [
+        // First without any annotation: every expression must be true or false of such a pod, too.
+        ("plain", metadata("labels", key, json!("b")), 200, ""),
+        ("plain", status.clone(), 200, ""),
+        ("plain", resize("cpu"), 200, ""),
+        ("plain", resize(FUSE), 422, ""),
+        ("plain", debug("one"), 200, ""),
+        ("plain", metadata("annotations", "example/fuse", json!("x")), 200, ""),
+        ("plain", metadata("annotations", STAMP, json!("x")), 200, ""),
+        ("plain", metadata("annotations", key, json!("false")), 200, "DG026"),
+        ("p", metadata("labels", "a", json!("b")), 200, ""),
+        ("p", status.clone(), 200, ""),
+        ("p", image, 200, ""),
+        ("p", metadata("annotations", "example/fuse", json!("x")), 200, ""),
+        ("p", metadata("annotations", key, json!("rootless")), 200, ""),
+        ("p", resize("cpu"), 200, ""),
+        ("p", resize(FUSE), 422, "DG027"),
+        ("p", debug("one"), 200, "DG014"),
+        ("p", metadata("annotations", key, json!("no-such-mode")), 200, "DG026"),
+        ("p", metadata("annotations", key, Value::Null), 200, "DG026"),
+    ] {
+        let path = format!("{pods}/{pod}{subresource}");
+        let headers = [("content-type", "application/strategic-merge-patch+json")];
         let answer = plane.call_with("PATCH", &path, Some(&patch), &headers);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.message());
+        assert_eq!(answer.status, status, "{path} {patch}: {}", answer.message());
+        advised += u64::from(!code.is_empty());
+        assert_eq!(webhook.advised(), advised, "{path} {patch}: {:?}", answer.warnings);
+        let said = answer.warnings.join("\n");
+        assert!(said.starts_with(code) && said.is_empty() == code.is_empty(), "{path}: {said}");
     }
-    let grace = json!({ "gracePeriodSeconds": 0 });
-    let answer = plane.call("DELETE", pod, Some(&grace));
-    assert_eq!(answer.status, 200, "{}", answer.message());
+    for pod in ["p", "plain"] {
+        let grace = json!({ "gracePeriodSeconds": 0 });
+        let answer = plane.call("DELETE", &format!("{pods}/{pod}"), Some(&grace));
+        assert_eq!(answer.status, 200, "{}", answer.message());
+    }
+    assert_eq!((webhook.answered(), webhook.advised()), (mutated, advised));
 }
 
 /// Pods without a key of ours: every expression of the registration must be true or false of each.

@@ -99,6 +99,11 @@ impl Webhook {
         self.server.connect(&self.ca)
     }
 
+    /// How many reviews its `/advise` has answered.
+    pub(crate) fn advised(&self) -> u64 {
+        self.counted("devgrant_admissions_total{", "endpoint=\"advise\"")
+    }
+
     /// How many reviews of one device at most its `/mutate` has answered.
     pub(crate) fn answered(&self) -> u64 {
         self.counted("devgrant_admissions_total{", "endpoint=\"mutate\"")

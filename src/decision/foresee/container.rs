@@ -11,7 +11,7 @@ use crate::decision::path::{is_harmless, is_named_after, parts};
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, names_gpus};
 use crate::decision::policy::schema::{OmittableField, Profile};
-use crate::decision::quantity::Quantity;
+use crate::decision::quantity::{Quantity, is_extended};
 use crate::decision::request::Request;
 
 pub(super) fn findings(
@@ -189,7 +189,6 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
             _ => None,
         })
         .collect();
-    let is_extended = |name: &str| name.contains('/') && !name.contains("kubernetes.io/");
     let names: BTreeSet<&str> = own
         .limits
         .keys()
