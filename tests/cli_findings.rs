@@ -7,6 +7,7 @@
 
 use assert_cmd::Command;
 use devgrant::decision::finding::entries;
+use devgrant::decision::plan::meaning::meanings;
 use serde_json::Value;
 
 /// What a run of the command gave.
@@ -58,6 +59,21 @@ fn a_code_gives_its_whole_text() {
 }
 
 #[test]
+fn a_reason_gives_its_whole_text() {
+    for meaning in meanings() {
+        let text = fine(&[meaning.reason.as_str()]);
+        for part in [&meaning.title, &meaning.means, &meaning.fix] {
+            let name = meaning.reason.as_str();
+            assert!(text.contains(part.trim()), "{name}: {part} is not in: {text}");
+        }
+    }
+    let both: Value = serde_json::from_str(&fine(&["unknownmode", "DG012", "-o", "json"])).unwrap();
+    assert_eq!((&both[0]["reason"], &both[1]["code"]), (&"UnknownMode".into(), &"DG012".into()));
+    let keys: Vec<&str> = both[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["reason", "title", "means", "fix"]);
+}
+
+#[test]
 fn codes_are_read_in_any_case_and_told_in_the_order_asked() {
     let text = fine(&["dg012", "DG001"]);
     let heading = |code: &str| text.find(&format!("{code}: "));
@@ -81,12 +97,13 @@ fn json_gives_the_entry() {
 #[test]
 fn an_unknown_code_is_answered_with_the_nearest() {
     fails(&["DG0012"], &["'DG0012'", "DG012", "--help"]);
+    fails(&["UnknownMod"], &["'UnknownMod'", "UnknownMode", "--help"]);
     fails(&["nonsense"], &["'nonsense'", "possible values: DG001"]);
 }
 
 #[test]
 fn it_is_either_codes_or_manifests() {
-    fails(&[], &["required", "CODE", "--file"]);
+    fails(&[], &["required", "NAME", "--file"]);
     fails(&["DG001", "-f", "pod.yaml"], &["cannot be used with"]);
 }
 

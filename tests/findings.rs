@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use devgrant::decision::Reason;
 use devgrant::decision::finding::{Code, Effect, Entry, Finding, Severity, entries};
+use devgrant::decision::plan::meaning::{Meaning, meanings};
 use serde_json::Value;
 
 /// The most characters of a sentence and of a remedy, before their places are filled.
@@ -193,6 +195,37 @@ fn the_pages_are_those_of_the_data() {
     assert!(
         differing.is_empty(),
         "not what findings.yaml says; DEVGRANT_REFRESH_GOLDEN=1 writes them again: {differing:?}"
+    );
+}
+
+/// Every reason is told, and the page of them is made of the same file.
+#[test]
+fn every_reason_has_its_meaning_in_order() {
+    let told: Vec<Reason> = meanings().iter().map(|meaning| meaning.reason).collect();
+    assert_eq!(told, Reason::ALL, "reasons.yaml has one entry for each reason, in order");
+    let mut page = "<!-- Made from src/decision/plan/reasons.yaml; do not edit. -->\n\n\
+        # Reasons\n\n\
+        Why a pod is admitted or refused, in one word: in audit annotations, logs, metrics, `lint` and\n\
+        `explain`. `devgrant explain UnknownMode` prints the same.\n"
+        .to_owned();
+    for Meaning { reason, title, means, fix } in meanings() {
+        assert_eq!(Reason::parse(&reason.as_str().to_uppercase()), Some(*reason));
+        assert!(!title.ends_with('.') && title.len() <= SENTENCE, "{title}");
+        for text in [means, fix] {
+            let (prose, _, open) = blocks(text);
+            assert!(!open && !text.trim().is_empty(), "{}", reason.as_str());
+            assert!(prose.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+        }
+        let (reason, means, fix) = (reason.as_str(), means.trim(), fix.trim());
+        write!(page, "\n## {reason}\n\n{title}.\n\n{means}\n\n**What to do**: {fix}\n").unwrap();
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reasons.md");
+    if std::env::var_os("DEVGRANT_REFRESH_GOLDEN").is_some() {
+        fs::write(&file, &page).unwrap();
+    }
+    assert!(
+        fs::read_to_string(file).unwrap() == page,
+        "docs/reasons.md is not what reasons.yaml says; DEVGRANT_REFRESH_GOLDEN=1 writes it again"
     );
 }
 

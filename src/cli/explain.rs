@@ -1,12 +1,16 @@
-//! `explain`: the line step by step, by the names that its rooms have; or what a finding means.
+//! `explain`: the line step by step, by the names that its rooms have; or what a finding or a reason means.
 
 mod findings;
+mod names;
+mod reasons;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+pub use names::Name;
+
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,12 +30,12 @@ use crate::decision::{Decision, Plan, PolicySet, Reason, Request, Review, Verdic
 /// The flags of `explain`.
 #[derive(Debug, Args)]
 #[group(skip)]
-#[command(group = ArgGroup::new("what").required(true).args(["codes", "files"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["names", "files"]))]
 pub struct Explain {
-    /// Code of a finding to explain; several may be given. `devgrant explain --help` lists all. The rules
-    /// with names, such as `UnknownMode`, are in docs/lint.md.
-    #[arg(value_name = "CODE", value_parser = findings::codes(), ignore_case = true)]
-    pub codes: Vec<Code>,
+    /// Code of a finding, such as DG001, or reason, such as `UnknownMode`, to explain; several may be given.
+    /// `devgrant explain --help` lists all.
+    #[arg(value_name = "NAME", value_parser = names::parser(), ignore_case = true)]
+    pub names: Vec<Name>,
     /// Manifest, folder of manifests, or - for standard input; may be repeated.
     #[arg(short, long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -46,7 +50,7 @@ pub struct Explain {
 /// How an explanation is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// For scripts: a list with one object for each pod or code.
+    /// For scripts: a list with one object for each pod or name.
     Json,
     /// For people.
     #[default]
@@ -54,8 +58,8 @@ pub enum Format {
 }
 
 pub(super) fn run(arguments: &Explain) -> anyhow::Result<Status> {
-    if !arguments.codes.is_empty() {
-        findings::run(&arguments.codes, arguments.output)?;
+    if !arguments.names.is_empty() {
+        names::run(&arguments.names, arguments.output)?;
         return Ok(Status::Fine);
     }
     let config = arguments.deciding.load()?;

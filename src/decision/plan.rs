@@ -6,6 +6,7 @@
 pub mod accelerator;
 mod compose;
 mod legacy;
+pub mod meaning;
 pub mod refusal;
 
 pub use compose::compose;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use serde::Deserialize;
+
 /// Why, from a fixed set: a metric label and an audit annotation, never a pod's own text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Reason {
     /// Devices are granted.
     Granted,

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::{note, sentence};
 use crate::cli::lint::{Remark, Report, Rule};
 use crate::cli::output;
-use crate::decision::Reason;
 use crate::decision::finding::{Entry, Severity, entries};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
@@ -68,7 +67,7 @@ fn finding(entry: &Entry) -> Value {
 /// The rule of what has no code.
 fn other(rule: Rule) -> Value {
     let (title, severity) = match rule {
-        Rule::Ask(reason) => (of_reason(reason), Severity::Error),
+        Rule::Ask(reason) => (reason.title(), Severity::Error),
         Rule::MisplacedAsk => {
             ("An ask that reaches no pod: of the workload, or a label", Severity::Warning)
         }
@@ -86,20 +85,6 @@ fn other(rule: Rule) -> Value {
         "help": { "text": format!("{title}. The message says what to write instead.") },
         "defaultConfiguration": { "level": level(severity) },
     })
-}
-
-fn of_reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::UnknownKey => "An annotation that means nothing",
-        Reason::UnknownMode => "A mode that the device does not have",
-        Reason::InvalidCount => "A count that is none, or out of range",
-        Reason::UnknownContainer => "A container that the pod does not have",
-        Reason::NotAllowed => "The namespace or service account may not ask for this",
-        Reason::Conflict => "The pod says something else where the grant needs its say",
-        Reason::TooLarge => "More than one answer can hold",
-        Reason::UnsupportedVersion => "A field that the cluster's version does not know",
-        _ => "An ask that does nothing",
-    }
 }
 
 fn result(remark: &Remark, report: &Report, index: &[Rule]) -> Value {

@@ -1,0 +1,99 @@
+//! What `explain` can be asked for by name: the code of a finding, or a reason.
+
+use std::io::Write;
+
+use anyhow::anyhow;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+
+use super::{Format, findings, reasons};
+use crate::cli::output;
+use crate::decision::Reason;
+use crate::decision::finding::{Code, Entry, entries};
+use crate::decision::plan::meaning::{Meaning, meanings};
+
+/// A name with a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// A finding, such as DG001.
+    Finding(Code),
+    /// A reason, such as `UnknownMode`.
+    Reason(Reason),
+}
+
+impl Name {
+    fn parse(text: &str) -> Option<Self> {
+        let reason = || Reason::parse(text).map(Self::Reason);
+        Code::parse(text).map(Self::Finding).or_else(reason)
+    }
+}
+
+/// Reads a name. clap lists all of them with their titles in `--help`, completes them in shells, and
+/// answers a misspelt one with the nearest.
+pub(super) fn parser() -> impl TypedValueParser<Value = Name> {
+    let findings = entries().iter().map(|entry| (entry.code.as_str(), &entry.title));
+    let reasons =
+        meanings().iter().map(|meaning| (meaning.reason.as_str().to_owned(), &meaning.title));
+    let known = findings.chain(reasons);
+    PossibleValuesParser::new(known.map(|(name, title)| PossibleValue::new(name).help(title)))
+        .try_map(|text| Name::parse(&text).ok_or_else(|| anyhow!("nothing has the name {text}")))
+}
+
+pub(super) fn run(names: &[Name], format: Format) -> anyhow::Result<()> {
+    let texts = names.iter().filter_map(|name| Text::of(*name));
+    let mut stdout = output::stdout();
+    match format {
+        Format::Json => {
+            output::json(&mut stdout, &texts.map(Told::of).collect::<Vec<_>>())?;
+        }
+        Format::Text => {
+            for (index, text) in texts.enumerate() {
+                if index > 0 {
+                    writeln!(stdout)?;
+                }
+                match text {
+                    Text::Finding(entry) => findings::write(&mut stdout, entry)?,
+                    Text::Reason(meaning) => reasons::write(&mut stdout, meaning)?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is to be told of a name.
+#[derive(Debug, Clone, Copy)]
+enum Text {
+    Finding(&'static Entry),
+    Reason(&'static Meaning),
+}
+
+impl Text {
+    fn of(name: Name) -> Option<Self> {
+        match name {
+            Name::Finding(code) => {
+                entries().iter().find(|entry| entry.code == code).map(Self::Finding)
+            }
+            Name::Reason(reason) => {
+                meanings().iter().find(|meaning| meaning.reason == reason).map(Self::Reason)
+            }
+        }
+    }
+}
+
+/// The same as scripts read it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Told {
+    Finding(findings::Told<'static>),
+    Reason(reasons::Told<'static>),
+}
+
+impl Told {
+    fn of(text: Text) -> Self {
+        match text {
+            Text::Finding(entry) => Self::Finding(findings::Told::of(entry)),
+            Text::Reason(meaning) => Self::Reason(reasons::Told::of(meaning)),
+        }
+    }
+}
