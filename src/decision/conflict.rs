@@ -3,7 +3,7 @@
 //! A grant never overwrites what would make the pod another one: those are refused in words. Where
 //! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
 
-use super::path::same_path;
+use super::path::{same_path, token};
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName};
 use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
@@ -48,8 +48,8 @@ pub fn find(
 }
 
 impl Findings {
-    fn refuse(&mut self, sentence: String) {
-        self.objections.push(Objection::new(Reason::Conflict, sentence));
+    fn refuse(&mut self, path: impl Into<String>, sentence: String) {
+        self.objections.push(Objection::new(Reason::Conflict, sentence).at(path));
     }
 
     fn warn(&mut self, text: impl AsRef<str>) {
@@ -76,9 +76,11 @@ impl ContainerCheck<'_, '_> {
                     .capabilities
                     .drop
                     .iter()
-                    .find(|dropped| bare(dropped.as_str()) == capability);
-                if let Some(dropped) = dropped {
-                    self.findings.refuse(format!(
+                    .enumerate()
+                    .find(|(_, dropped)| bare(dropped.as_str()) == capability);
+                if let Some((index, dropped)) = dropped {
+                    let path = format!("{}/securityContext/capabilities/drop/{index}", self.at);
+                    self.findings.refuse(path, format!(
                         "container `{name}` drops the capability `{}` that the device needs, and a drop by name wins over an add; remove it from `securityContext.capabilities.drop` (`ALL` may stay)",
                         excerpt(dropped.as_str())
                     ));
@@ -88,7 +90,8 @@ impl ContainerCheck<'_, '_> {
                 if security.allow_privilege_escalation == Some(false)
                     && !all.contains(&ContainerGrant::AllowPrivilegeEscalation(true)) =>
             {
-                self.findings.refuse(format!(
+                let path = format!("{}/securityContext/allowPrivilegeEscalation", self.at);
+                self.findings.refuse(path, format!(
                     "container `{name}` sets `allowPrivilegeEscalation: false`, which the API server refuses beside `privileged`; remove it, or ask for another mode"
                 ));
             }
@@ -124,9 +127,10 @@ impl ContainerCheck<'_, '_> {
                 self.profile("seccomp", profile, security.seccomp_profile.as_ref().or(pod));
             }
             ContainerGrant::Environment { name: variable, value } => {
-                let own = self.container.env.iter().rfind(|own| own.name == variable);
-                if own.is_some_and(|own| !own.is(value)) {
-                    self.findings.refuse(format!(
+                let mut own = self.container.env.iter().enumerate();
+                let own = own.rfind(|(_, own)| own.name == variable);
+                if let Some((index, _)) = own.filter(|(_, own)| !own.is(value)) {
+                    self.findings.refuse(format!("{}/env/{index}", self.at), format!(
                         "container `{name}` sets the environment variable `{variable}` to something else than the `{value}` that the mode needs; remove it"
                     ));
                 }
@@ -142,7 +146,7 @@ impl ContainerCheck<'_, '_> {
                 let own = self.container.resources.claims.iter();
                 let mut parts = own.filter(|own| own.name == claim.name.as_str());
                 if let Some(part) = parts.find_map(|own| own.request.as_ref()) {
-                    self.findings.refuse(format!(
+                    self.findings.refuse(format!("{}/resources/claims", self.at), format!(
                         "container `{name}` names the request `{}` of the claim `{}`, of which the mode needs all; the API server refuses the two together: remove it from `resources.claims`",
                         excerpt(part.as_str()), claim.name
                     ));
@@ -163,13 +167,15 @@ impl ContainerCheck<'_, '_> {
         let security = &self.container.security_context;
         let name = excerpt(self.container.name.as_str());
         if security.privileged == Some(true) && !all.contains(&ContainerGrant::Unprivileged) {
-            self.findings.refuse(format!(
+            let path = format!("{}/securityContext/privileged", self.at);
+            self.findings.refuse(path, format!(
                 "container `{name}` is privileged, and the mode needs `allowPrivilegeEscalation: false`, which the API server refuses together; remove `privileged`"
             ));
         }
         let replaced = all.contains(&ContainerGrant::Capability("SYS_ADMIN"));
         if !replaced && security.capabilities.add.iter().any(|added| *added == "CAP_SYS_ADMIN") {
-            self.findings.refuse(format!(
+            let path = format!("{}/securityContext/capabilities/add", self.at);
+            self.findings.refuse(path, format!(
                 "container `{name}` adds `CAP_SYS_ADMIN`, which the API server refuses beside the `allowPrivilegeEscalation: false` of the mode; spell it `SYS_ADMIN`, or remove it"
             ));
         }
@@ -193,11 +199,9 @@ impl ContainerCheck<'_, '_> {
         let VolumeName::OfDevice(_) = volume else {
             return;
         };
-        let Some(own) = self
-            .container
-            .volume_mounts
-            .iter()
-            .find(|mount| same_path(mount.mount_path.as_str(), path))
+        let mounts = self.container.volume_mounts.iter().enumerate();
+        let Some((index, own)) =
+            mounts.into_iter().find(|(_, mount)| same_path(mount.mount_path.as_str(), path))
         else {
             return;
         };
@@ -207,7 +211,7 @@ impl ContainerCheck<'_, '_> {
             .is_some_and(|host_path| same_path(host_path.path.as_str(), path));
         if !is_device {
             let list = self.at.list.field();
-            self.findings.refuse(format!(
+            self.findings.refuse(format!("{}/volumeMounts/{index}", self.at), format!(
                 "container `{}` mounts another volume, `{}`, at `{path}` where the device goes; remove that mount from `{list}`",
                 excerpt(self.container.name.as_str()),
                 excerpt(own.name.as_str())
@@ -219,9 +223,10 @@ impl ContainerCheck<'_, '_> {
 fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findings: &mut Findings) {
     match grant {
         PodGrant::Volume(volume) => {
-            let own = spec.volumes.iter().find(|own| own.name == volume.name.as_str());
-            if own.is_some_and(|own| !is_empty_dir(own, volume)) {
-                findings.refuse(format!(
+            let mut own = spec.volumes.iter().enumerate();
+            let own = own.find(|(_, own)| own.name == volume.name.as_str());
+            if let Some((index, _)) = own.filter(|(_, own)| !is_empty_dir(own, volume)) {
+                findings.refuse(format!("/spec/volumes/{index}/name"), format!(
                     "the pod has another volume of the name `{}`, which the mode needs; rename it",
                     volume.name
                 ));
@@ -229,28 +234,30 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
         }
         PodGrant::HostPathVolume { name, host_path } => {
             let name = name.to_string();
-            let own = spec.volumes.iter().find(|own| own.name == name.as_str());
+            let mut own = spec.volumes.iter().enumerate();
+            let own = own.find(|(_, own)| own.name == name.as_str());
             let is_device = |own: &Volume<'_>| {
                 own.host_path
                     .as_ref()
                     .is_some_and(|own| same_path(own.path.as_str(), &host_path.path))
             };
-            if own.is_some_and(|own| !is_device(own)) {
-                findings.refuse(format!("the pod has another volume of the name `{name}`, which the mode needs; rename it"));
+            if let Some((index, _)) = own.filter(|(_, own)| !is_device(own)) {
+                findings.refuse(format!("/spec/volumes/{index}/name"), format!("the pod has another volume of the name `{name}`, which the mode needs; rename it"));
             }
             if spec.host_users == Some(false) {
-                findings.refuse(format!("`spec.hostUsers: false` cannot be beside the `{}` of the mode: a device node cannot be idmapped, and the container would not start; remove it, or ask for another mode", host_path.path));
+                findings.refuse("/spec/hostUsers", format!("`spec.hostUsers: false` cannot be beside the `{}` of the mode: a device node cannot be idmapped, and the container would not start; remove it, or ask for another mode", host_path.path));
             }
         }
         PodGrant::Claim(claim) => {
-            let own = spec.resource_claims.iter().find(|own| own.name == claim.name.as_str());
+            let mut own = spec.resource_claims.iter().enumerate();
+            let own = own.find(|(_, own)| own.name == claim.name.as_str());
             let template = |own: &super::pod::PodResourceClaim<'_>| {
                 own.resource_claim_template_name
                     .as_ref()
                     .is_some_and(|name| *name == claim.resource_claim_template_name.as_str())
             };
-            if own.is_some_and(|own| !template(own)) {
-                findings.refuse(format!(
+            if let Some((index, _)) = own.filter(|(_, own)| !template(own)) {
+                findings.refuse(format!("/spec/resourceClaims/{index}/name"), format!(
                     "the pod has another claim of the name `{}`, which the mode makes from the template `{}`; rename it",
                     claim.name, claim.resource_claim_template_name
                 ));
@@ -262,12 +269,12 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
                 spec.node_selector.get(key).map(|own| own.as_ref().map_or("", |own| own.as_str()))
                 && own != value
             {
-                findings.refuse(format!("`spec.nodeSelector` has `{key}: {}`, and the mode needs `{key}: {value}`; no node has both: remove it, or ask for another mode", excerpt(own)));
+                findings.refuse(format!("/spec/nodeSelector/{}", token(key)), format!("`spec.nodeSelector` has `{key}: {}`, and the mode needs `{key}: {value}`; no node has both: remove it, or ask for another mode", excerpt(own)));
             }
         }
         PodGrant::Annotation { key, value } => {
             if request.annotation(key).is_some_and(|own| own != value) {
-                findings.refuse(format!("the annotation `{key}` has another value than the `{value}` that the mode needs; remove it, or ask for another mode"));
+                findings.refuse(format!("/metadata/annotations/{}", token(key)), format!("the annotation `{key}` has another value than the `{value}` that the mode needs; remove it, or ask for another mode"));
             }
         }
         PodGrant::RemoveVolume(_)
@@ -276,7 +283,7 @@ fn pod_grant(request: &Request<'_>, spec: &Spec<'_>, grant: PodGrant<'_>, findin
         | PodGrant::Toleration(_) => {}
         PodGrant::SchedulingGate(gate) => {
             if spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty()) {
-                findings.refuse(format!("`spec.nodeName` is set, and the mode needs the scheduling gate `{gate}`; the API server refuses the two together: remove `nodeName`"));
+                findings.refuse("/spec/nodeName", format!("`spec.nodeName` is set, and the mode needs the scheduling gate `{gate}`; the API server refuses the two together: remove `nodeName`"));
             }
         }
     }
@@ -290,15 +297,15 @@ fn own_user_namespace(spec: &Spec<'_>, findings: &mut Findings) {
         ("hostIPC", spec.host_ipc),
     ];
     for (field, _) in hosts.iter().filter(|(_, value)| *value == Some(true)) {
-        findings.refuse(format!("`spec.{field}: true` cannot be beside the `hostUsers: false` of the mode; remove it, or ask for another mode"));
+        findings.refuse(format!("/spec/{field}"), format!("`spec.{field}: true` cannot be beside the `hostUsers: false` of the mode; remove it, or ask for another mode"));
     }
     if spec.host_users == Some(true) {
-        findings.refuse("`spec.hostUsers: true` contradicts the mode, which needs `false`; remove it, or ask for another mode".to_owned());
+        findings.refuse("/spec/hostUsers", "`spec.hostUsers: true` contradicts the mode, which needs `false`; remove it, or ask for another mode".to_owned());
     }
-    if let Some((_, container)) =
+    if let Some((at, container)) =
         spec.all_containers().find(|(_, container)| !container.volume_devices.is_empty())
     {
-        findings.refuse(format!("container `{}` has `volumeDevices`, which cannot be beside the `hostUsers: false` of the mode; ask for another mode", excerpt(container.name.as_str())));
+        findings.refuse(format!("{at}/volumeDevices"), format!("container `{}` has `volumeDevices`, which cannot be beside the `hostUsers: false` of the mode; ask for another mode", excerpt(container.name.as_str())));
     }
 }
 

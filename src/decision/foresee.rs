@@ -38,7 +38,7 @@ pub fn findings(
     for (at, container) in spec.all_containers() {
         let grants = grants.get(&at).copied().unwrap_or_default();
         let asks = asks.iter().filter(|ask| ask.containers.binary_search(&at).is_ok()).collect();
-        let path = format!("/spec/{}/{}", at.list.field(), at.index);
+        let path = at.to_string();
         let after = ContainerAfter { spec, container, path, grants, asks };
         container::findings(request, &pod, &after, &mut findings);
     }

@@ -34,6 +34,11 @@ pub fn is_named_after(resource: &str, path: &[&str]) -> bool {
     below.last() == Some(&name) || below.join("_") == name
 }
 
+/// A key as a token of a JSON Pointer (RFC 6901).
+pub fn token(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

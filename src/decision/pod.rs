@@ -97,6 +97,13 @@ pub struct ContainerIndex {
     pub index: usize,
 }
 
+/// As a JSON Pointer into the pod.
+impl fmt::Display for ContainerIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "/spec/{}/{}", self.list.field(), self.index)
+    }
+}
+
 /// The two lists whose containers can be granted a device. Ephemeral containers cannot have
 /// resources (`kubernetes pkg/apis/core/validation`, `validateEphemeralContainers`) and never exist
 /// when a pod is created.

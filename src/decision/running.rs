@@ -12,6 +12,7 @@ use super::finding::{Code, Effect, Finding};
 use super::foresee;
 use super::line::Undecided;
 use super::namespace::Namespace;
+use super::path::token;
 use super::policy::{Policy, PolicySet};
 use super::quantity::{Quantity, is_extended};
 use super::request::{PodPart, Request};
@@ -246,9 +247,4 @@ fn differing<'a>(before: &'a Value, now: &'a Value) -> Vec<Differing<'a>> {
         }
     }
     differing.into_values().collect()
-}
-
-/// A key as a token of a JSON Pointer.
-fn token(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

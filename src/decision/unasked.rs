@@ -333,5 +333,5 @@ impl<'a> Stays<'_, 'a> {
 }
 
 fn place(at: ContainerIndex) -> String {
-    format!("/spec/{}/{}", at.list.field(), at.index)
+    at.to_string()
 }

@@ -129,7 +129,8 @@ fn planned<'a>(
             .collect();
         let keys =
             if keys.is_empty() { "these asks together".to_owned() } else { keys.join(" and ") };
-        Objection::new(objection.reason, format!("{keys}: {}", objection.sentence))
+        let sentence = format!("{keys}: {}", objection.sentence);
+        Objection { sentence, ..objection }
     });
     Err(named.collect())
 }

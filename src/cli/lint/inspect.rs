@@ -118,7 +118,8 @@ fn decided(
     let others = objections.iter().filter(|other| other.reason != Reason::Foreseen);
     said.extend(others.map(|objection| {
         let rule = Rule::Ask(objection.reason);
-        let said = Said::asked(rule, Severity::Error, &objection.sentence, &keys);
+        let said = Said::asked(rule, Severity::Error, &objection.sentence, &keys)
+            .about(objection.path.as_deref());
         Said { refuses: true, ..said }
     }));
     warnings(&decision, &keys, &mut said);
@@ -152,7 +153,8 @@ fn warnings(decision: &Decision<'_>, keys: &Keys<'_>, said: &mut Vec<Said>) {
         let start = if is_shadow { SHADOW_REFUSES } else { "ignored: " };
         let text = format!("{start}{}", objection.sentence);
         known.extend(Warning::lines(&text));
-        said.push(Said::asked(Rule::Ask(objection.reason), Severity::Warning, &text, keys));
+        let one = Said::asked(Rule::Ask(objection.reason), Severity::Warning, &text, keys);
+        said.push(one.about(objection.path.as_deref()));
     }
     let others = decision.warnings.iter().filter(|warning| !known.contains(warning));
     for text in joined(others.map(Warning::as_str)) {
@@ -214,6 +216,14 @@ impl Said {
         let message = sentence.to_owned();
         let key = rule == Rule::Ask(Reason::UnknownKey);
         Self { rule, severity, message, remedy: None, refuses: false, path, key }
+    }
+
+    /// The same about a field of the pod, if there is one.
+    fn about(self, path: Option<&str>) -> Self {
+        match path {
+            Some(path) => Self { path: path.to_owned(), key: false, ..self },
+            None => self,
+        }
     }
 
     fn unknown(unknown: Unknown) -> Self {

@@ -432,7 +432,7 @@ const WELL_KNOWN: &[(&str, &str)] = &[
 
 /// Where a container is in the pod.
 fn place(at: ContainerIndex) -> String {
-    format!("/spec/{}/{}", at.list.field(), at.index)
+    at.to_string()
 }
 
 fn add(pod: &mut Value, annotations: &BTreeMap<String, String>) {

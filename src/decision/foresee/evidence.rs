@@ -21,7 +21,7 @@ pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
     suspects
         .filter_map(|(at, container)| {
             let program = program(container)?;
-            let path = format!("/spec/{}/{}", at.list.field(), at.index);
+            let path = at.to_string();
             let words = [("container", container.name.as_str()), ("program", program)];
             Some(Finding::new(Code::DG025, path, words))
         })

@@ -73,7 +73,7 @@ pub(super) fn rewrite<'p>(
         })
         .collect();
 
-    let place = format!("/spec/{}/{}", at.list.field(), at.index);
+    let place = at.to_string();
     let name = container.name.as_str();
     let is_privileged = container.security_context.privileged == Some(true);
     let said = |code, why: &str| Rewrite {

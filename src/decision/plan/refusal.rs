@@ -109,12 +109,20 @@ pub struct Objection {
     pub reason: Reason,
     /// The sentence: what is wrong, where, and what to write instead.
     pub sentence: String,
+    /// Where in the pod, a JSON Pointer; `None` for the annotation that the sentence names.
+    pub path: Option<String>,
 }
 
 impl Objection {
     /// An objection.
     pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
-        Self { reason, sentence: sentence.into() }
+        Self { reason, sentence: sentence.into(), path: None }
+    }
+
+    /// The same about a field of the pod.
+    #[must_use]
+    pub fn at(self, path: impl Into<String>) -> Self {
+        Self { path: Some(path.into()), ..self }
     }
 }
 

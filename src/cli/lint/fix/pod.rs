@@ -462,7 +462,7 @@ fn grants_of<'p, 'g>(plan: &'g Plan<'p>, at: ContainerIndex) -> &'g [ContainerGr
 }
 
 fn path_of(at: ContainerIndex) -> String {
-    format!("/spec/{}/{}", at.list.field(), at.index)
+    at.to_string()
 }
 
 /// What is decided of a pod; `None` if it asks for nothing, or is no pod, which others say.

@@ -42,20 +42,22 @@ pub(super) fn every_gpu(
     gpu: Option<&str>,
     objections: &mut Vec<Objection>,
 ) {
-    let own = spec.container(at).and_then(|container| {
-        container.env.iter().rfind(|variable| variable.name == NVIDIA_VISIBLE_DEVICES)
-    });
-    if own.is_some_and(|own| !own.is("void") && !own.is("none")) {
-        objections.push(Objection::new(
+    let env = spec.container(at).map_or(&[][..], |container| &container.env);
+    let own = env.iter().enumerate().rfind(|(_, own)| own.name == NVIDIA_VISIBLE_DEVICES);
+    if let Some((index, _)) = own.filter(|(_, own)| !own.is("void") && !own.is("none")) {
+        let objection = Objection::new(
             Reason::Conflict,
-            format!("{place} sets `{NVIDIA_VISIBLE_DEVICES}` itself and would get `{SYS_ADMIN}`, with which the NVIDIA runtime hands out every GPU that the variable names; remove the variable"),
-        ));
+            format!(
+                "{place} sets `{NVIDIA_VISIBLE_DEVICES}` itself and would get `{SYS_ADMIN}`, with which the NVIDIA runtime hands out every GPU that the variable names; remove the variable"
+            ),
+        );
+        objections.push(objection.at(format!("{at}/env/{index}")));
     }
     let preset = spec.node_name.as_ref().is_some_and(|node| !node.as_str().is_empty());
     if let Some(gpu) = gpu.filter(|_| preset) {
         objections.push(Objection::new(
             Reason::Conflict,
             format!("`spec.nodeName` is set, so that nobody checks that the node has `{}` for {place}, which would get `{SYS_ADMIN}` and with it, maybe, every GPU; remove `nodeName`", excerpt(gpu)),
-        ));
+        ).at("/spec/nodeName"));
     }
 }
