@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::annotation::{Asked, Entry, Stamp, Value};
+use super::annotation::{Asked, CONTAINERS, Entry, GRANTED, Stamp, Value};
 use super::plan::{Objection, Reason};
 use super::pod::{ContainerIndex, ContainerList, Spec};
 use super::policy::schema::{Mode, OnInvalid, Requested, ResourceCount};
@@ -126,6 +126,23 @@ impl<'a> Asker<'a> {
         self.made(policy, wish, (Chosen::OldShape, containers), objections)
     }
 
+    /// The names that must be written beside a new ask for a device, so that it means these containers and
+    /// nobody is told that none is named; `None` where it means them anyhow.
+    pub fn names_for(self, device: &str, wanted: &[ContainerIndex]) -> Option<Vec<&'a str>> {
+        let prefix = &self.policies.settings().prefix;
+        let annotation = |key: &str| self.request.annotation(&format!("{prefix}/{key}"));
+        let stamp = annotation(GRANTED).and_then(Stamp::parse);
+        let named = (annotation(&format!("{device}.{CONTAINERS}")), annotation(CONTAINERS));
+        // What is wrong with those that are named is said of the ask once it is there.
+        let (chosen, containers) = self.containers(device, named, stamp.as_ref(), &mut Vec::new());
+        let is_said = chosen == Chosen::First && self.spec.containers.len() > 1;
+        if containers == wanted && !is_said {
+            return None;
+        }
+        let wanted = wanted.iter().filter_map(|at| self.spec.container(*at));
+        Some(wanted.map(|container| container.name.as_str()).collect())
+    }
+
     fn ask(
         self,
         policy: &'a Policy,
@@ -139,17 +156,8 @@ impl<'a> Asker<'a> {
         let mut objections = Vec::new();
 
         let wish = self.wish(policy, &key, value, &mut objections);
-        let containers = match (entry.containers, shared) {
-            (Some(names), _) => {
-                let key = format!("{key}.containers");
-                (Chosen::Named, self.named_containers(&key, names, &mut objections))
-            }
-            (None, Some(names)) => {
-                let key = format!("{prefix}/containers");
-                (Chosen::Named, self.named_containers(&key, names, &mut objections))
-            }
-            (None, None) => self.primary_container(entry.device, stamp, &mut objections),
-        };
+        let named = (entry.containers, shared);
+        let containers = self.containers(entry.device, named, stamp, &mut objections);
         self.made(policy, wish, containers, objections)
     }
 
@@ -247,6 +255,24 @@ impl<'a> Asker<'a> {
         };
         objections.push(objection);
         None
+    }
+
+    /// Whom an ask for a device is for, by the names for it or for all devices, if there are any.
+    fn containers(
+        self,
+        device: &str,
+        (own, shared): (Option<&str>, Option<&str>),
+        stamp: Option<&Stamp>,
+        objections: &mut Vec<Objection>,
+    ) -> (Chosen, Vec<ContainerIndex>) {
+        let prefix = &self.policies.settings().prefix;
+        let annotation = own
+            .map(|names| (format!("{prefix}/{device}.{CONTAINERS}"), names))
+            .or_else(|| shared.map(|names| (format!("{prefix}/{CONTAINERS}"), names)));
+        match annotation {
+            Some((key, names)) => (Chosen::Named, self.named_containers(&key, names, objections)),
+            None => self.primary_container(device, stamp, objections),
+        }
     }
 
     /// Containers by name, or `*`, in the order of the pod.

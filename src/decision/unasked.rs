@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 
 use super::annotation::CONTAINERS;
-use super::ask::{Ask, Asker, DEFAULT_CONTAINER, service_account};
+use super::ask::{Ask, Asker, service_account};
 use super::conflict::bare;
 use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
 use super::path::is_harmless;
 use super::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, names_gpus};
 use super::plan::{ContainerGrant, is_kubelet_plugin, node_path, old_shape};
-use super::pod::{Container, ContainerIndex, ContainerList, ProfileField, Spec, Volumes};
+use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volumes};
 use super::policy::schema::{Enforcement, LegacyAction};
 use super::policy::select::Subject;
 use super::policy::{Policy, PolicySet, is_dns_subdomain};
@@ -73,10 +73,8 @@ pub fn would_go<'a>(
     for ask in settled.enforced.iter().chain(&settled.shadowed) {
         let device = ask.policy.device();
         let mut ask_for = format!("`{prefix}/{device}: \"true\"`");
-        let first = ContainerIndex { list: ContainerList::Regular, index: 0 };
-        if ask.containers != [first] || request.annotation(DEFAULT_CONTAINER).is_some() {
-            let names = ask.containers.iter().filter_map(|at| spec.container(*at));
-            let names: Vec<String> = names.map(|one| excerpt(one.name.as_str())).collect();
+        if let Some(names) = asker.names_for(device, &ask.containers) {
+            let names: Vec<String> = names.into_iter().map(excerpt).collect();
             let names = format!(" and `{prefix}/{device}.containers: {}`", names.join(","));
             ask_for.push_str(&names);
         }

@@ -12,16 +12,16 @@ use super::super::inspect::placed;
 use crate::cli::placement::place;
 use crate::cli::question::{Question, review};
 use crate::config::Assumed;
-use crate::decision::ask::{Ask, Chosen};
+use crate::decision::ask::{Ask, Asker, Chosen, service_account};
 use crate::decision::finding::{Code, Finding, Severity};
 use crate::decision::foresee::other_use;
 use crate::decision::line::pod_of;
 use crate::decision::path::parts;
 use crate::decision::plan::{ContainerGrant, PodGrant, compose};
-use crate::decision::pod::{Container, ContainerIndex, ContainerList, Spec};
+use crate::decision::pod::{Container, ContainerIndex, Spec};
 use crate::decision::policy::Policy;
 use crate::decision::policy::schema::{Enforcement, Mode};
-use crate::decision::policy::select::Allowed;
+use crate::decision::policy::select::{Allowed, Subject};
 use crate::decision::review::KIND;
 use crate::decision::spelling::excerpt;
 use crate::decision::workload::Place;
@@ -69,14 +69,14 @@ pub(super) fn outcome(
     if let Some(why) = no_manifest(question) {
         return Ok(Outcome::Left(Stays::at("", why).left(question)));
     }
-    let annotations = annotations(question, &shapes, policies, assumed)?;
+    let annotations = &shapes.annotations;
     let own = question.pod.pod.pointer("/metadata/annotations").and_then(Value::as_object);
     if let Some(key) = annotations.keys().find(|key| own.is_some_and(|own| own.contains_key(*key)))
     {
         let why = format!("`{key}` is there and names other containers; change it by hand");
         return Ok(Outcome::Left(Stays::at("/metadata/annotations", why).left(question)));
     }
-    let asking = question.with_annotations(&annotations, assumed)?;
+    let asking = question.with_annotations(annotations, assumed)?;
     let removed = decided(&asking, policies, |decision, spec| {
         removed(decision, spec, &shapes, &question.pod.pod)
     });
@@ -84,7 +84,9 @@ pub(super) fn outcome(
         None => Outcome::Fine,
         Some(Err(stays)) => Outcome::Left(stays.left(question)),
         Some(Ok(removed)) if removed.is_empty() => Outcome::Fine,
-        Some(Ok(removed)) => Outcome::Change(Change { removed, annotations }),
+        Some(Ok(removed)) => {
+            Outcome::Change(Change { removed, annotations: shapes.annotations.clone() })
+        }
     })
 }
 
@@ -170,6 +172,8 @@ struct Shapes {
     concerned: Vec<ContainerIndex>,
     /// Those of devices that the pod does not ask for yet, with their names.
     unasked: BTreeMap<String, Vec<(ContainerIndex, String)>>,
+    /// The annotations by which those ask.
+    annotations: BTreeMap<String, String>,
 }
 
 /// Finds the old shape. Whether a container has it for a device is what a plan says of an ask for it:
@@ -244,6 +248,17 @@ fn old_shapes(question: &Question, policies: &PolicySet) -> Result<Shapes, Stays
             }
         }
     }
+    let service_account = service_account(spec);
+    let subject = Subject { namespace: &question.namespace, service_account };
+    let judge = Asker { spec, request: &request, policies, subject };
+    for (device, containers) in &shapes.unasked {
+        let key = format!("{}/{device}", policies.settings().prefix);
+        let containers: Vec<ContainerIndex> = containers.iter().map(|(at, _)| *at).collect();
+        if let Some(names) = judge.names_for(device, &containers) {
+            shapes.annotations.insert(format!("{key}.containers"), names.join(","));
+        }
+        shapes.annotations.insert(key, "true".to_owned());
+    }
     Ok(shapes)
 }
 
@@ -300,40 +315,6 @@ fn may_ask(policy: &Policy, container: &Container<'_>, key: &str) -> Result<(), 
         ));
     }
     Ok(())
-}
-
-/// The annotations by which those ask who do not yet. Containers are named where the line would choose
-/// others, or say that nobody named them.
-fn annotations(
-    question: &Question,
-    shapes: &Shapes,
-    policies: &PolicySet,
-    assumed: &Assumed,
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let key = |device: &str| format!("{}/{device}", policies.settings().prefix);
-    let mut annotations: BTreeMap<String, String> =
-        shapes.unasked.keys().map(|device| (key(device), "true".to_owned())).collect();
-    let asking = question.with_annotations(&annotations, assumed)?;
-    // By device, the containers that the line would choose, and whether it would warn that nobody did.
-    let chosen: BTreeMap<String, (Vec<ContainerIndex>, bool)> =
-        decided(&asking, policies, |decision, spec| {
-            let regular = |(at, _): &(ContainerIndex, _)| at.list == ContainerList::Regular;
-            let are_several = spec.all_containers().filter(regular).count() > 1;
-            let asks = decision.asks.iter().map(|ask| {
-                let warns = are_several && ask.chosen == Chosen::First;
-                (ask.policy.device().to_owned(), (ask.containers.clone(), warns))
-            });
-            asks.collect()
-        })
-        .unwrap_or_default();
-    for (device, containers) in &shapes.unasked {
-        let wanted: Vec<ContainerIndex> = containers.iter().map(|(at, _)| *at).collect();
-        if chosen.get(device).is_some_and(|(chosen, warns)| *warns || *chosen != wanted) {
-            let names: Vec<&str> = containers.iter().map(|(_, name)| name.as_str()).collect();
-            annotations.insert(format!("{}.containers", key(device)), names.join(","));
-        }
-    }
-    Ok(annotations)
 }
 
 /// What the line takes away, as paths in the pod, or why the pod stays.
