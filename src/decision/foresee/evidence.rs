@@ -2,7 +2,9 @@
 //!
 //! A guess, for those who lint: nothing is ever rewritten on the strength of it.
 
-use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 
 use crate::decision::finding::{Code, Finding};
 use crate::decision::plan::node_path;
@@ -46,17 +48,29 @@ fn has_device(volumes: &Volumes<'_, '_>, container: &Container<'_>) -> bool {
 /// The program that mounts by FUSE, by the first of the container's own words that is one.
 fn program(container: &Container<'_>) -> Option<&'static str> {
     let texts = [container.image, container.command, container.args, container.lifecycle];
-    let words: Vec<&str> = texts.into_iter().flatten().flat_map(words).collect();
-    let named = |program: &&&str| words.contains(*program);
-    let mounts = words.contains(&"mount");
+    let mut words = BTreeSet::new();
+    for text in texts.into_iter().flatten() {
+        // What is nested too deep to be read is no command.
+        add_words(&serde_json::from_str(text.get()).unwrap_or_default(), &mut words);
+    }
+    let named = |program: &&&str| words.contains(**program);
+    let mounts = words.contains("mount");
     let of_two = MOUNTING.iter().filter(|_| mounts);
     PROGRAMS.iter().find(named).or_else(|| of_two.into_iter().find(named)).copied()
 }
 
-/// The words of a JSON text, split where a name of a program or a path ends.
-fn words(text: &RawValue) -> impl Iterator<Item = &str> {
+/// Adds the words of every text of a value, split where a name of a program or a path ends.
+fn add_words(value: &Value, words: &mut BTreeSet<String>) {
     let is_part = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
-    text.get().split(move |char| !is_part(char)).filter(|word| !word.is_empty())
+    match value {
+        Value::String(text) => {
+            let parts = text.split(|char| !is_part(char)).filter(|word| !word.is_empty());
+            words.extend(parts.map(str::to_owned));
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_words(item, words)),
+        Value::Object(fields) => fields.values().for_each(|field| add_words(field, words)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Programs that do nothing but mount by FUSE.
@@ -97,6 +111,9 @@ mod tests {
                 r#"{"lifecycle": {"preStop": {"exec": {"command": ["/bin/fusermount3", "-u", "/x"]}}}}"#,
                 Some("fusermount3"),
             ),
+            (r#"{"command": ["sh", "-c", "set -e\ngcsfuse b /data\n"]}"#, Some("gcsfuse")),
+            (r#"{"args": ["if true; then\n\tsshfs\u0020h: /x; fi"]}"#, Some("sshfs")),
+            (r#"{"args": ["echo \\ngcsfuse"]}"#, None),
             (r#"{"image": "my-gcsfuse-free-image"}"#, None),
             (r#"{"command": null, "args": [null, 7]}"#, None),
             ("{}", None),
