@@ -23,7 +23,7 @@ const WIDTH: usize = 100;
 const INDEX: &str = "README.md";
 
 /// The places that the checker fills, a row a code.
-const PLACES: [(Code, &[&str]); 27] = [
+const PLACES: [(Code, &[&str]); 28] = [
     (Code::DG001, &["container", "user", "instead"]),
     (Code::DG002, &["container", "user"]),
     (Code::DG003, &["container", "modes"]),
@@ -51,6 +51,7 @@ const PLACES: [(Code, &[&str]); 27] = [
     (Code::DG025, &["container", "program"]),
     (Code::DG026, &["annotation", "change", "instead"]),
     (Code::DG027, &["container", "resource", "before", "now", "instead"]),
+    (Code::DG028, &["container", "resource", "own", "count", "gets"]),
 ];
 
 #[test]

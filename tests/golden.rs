@@ -29,7 +29,7 @@ mod golden_case;
 use golden_case::{Case, read_case, review, sorted};
 
 /// The least number of cases: a folder that got lost is noticed.
-const AT_LEAST: usize = 774;
+const AT_LEAST: usize = 779;
 
 #[test]
 fn every_case_gives_what_its_folder_says() {

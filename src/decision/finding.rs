@@ -72,6 +72,8 @@ pub enum Code {
     DG026,
     /// A device in a resize.
     DG027,
+    /// A number of devices by hand that is another one than the grant's.
+    DG028,
 }
 
 /// How bad a finding is.

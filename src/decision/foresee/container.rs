@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{ContainerAfter, PodAfter};
 use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
-use crate::decision::path::{is_harmless, is_named_after, parts};
+use crate::decision::path::{is_harmless, is_named_after, parts, token};
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, names_gpus};
 use crate::decision::policy::schema::{OmittableField, Profile};
@@ -25,6 +25,7 @@ pub(super) fn findings(
     capabilities(container, findings);
     devices(pod, container, findings);
     amounts(container, findings);
+    counts(container, findings);
     nvidia(container, findings);
     mounts(container, findings);
     if container
@@ -196,10 +197,7 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         .map(crate::decision::pod::Text::as_str)
         .collect();
     for name in names.into_iter().filter(|name| is_extended(name) && !granted.contains(name)) {
-        let path = |list: &str| {
-            let key = name.replace('~', "~0").replace('/', "~1");
-            format!("{}/resources/{list}/{key}", container.path)
-        };
+        let path = |list: &str| format!("{}/resources/{list}/{}", container.path, token(name));
         let (limit, request) = (own.limits.get(name), own.requests.get(name));
         let amount = |raw: &&RawValue| Quantity::parse(raw.get());
         let differ = match (limit, request) {
@@ -222,6 +220,40 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
             let places = [("container", container.name()), ("resource", name)];
             findings.push(Finding::new(Code::DG013, path("limits"), places));
         }
+    }
+}
+
+/// Numbers that the pod says itself of a resource that it is granted, and that are others: the larger one
+/// holds, and it may be neither what the author meant nor what the stamp says.
+fn counts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let own = &container.container.resources;
+    let granted = container.grants.iter().filter_map(|grant| match grant {
+        ContainerGrant::Resource { name, count } => Some((*name, *count)),
+        _ => None,
+    });
+    for (name, count) in granted {
+        let amounts = [("limits", own.limits.get(name)), ("requests", own.requests.get(name))];
+        let amounts = amounts.into_iter().filter_map(|(list, raw)| {
+            let raw = raw?.get();
+            Some((list, raw, Quantity::parse(raw)?))
+        });
+        // None is what somebody says who leaves the number to others.
+        let amounts = amounts.filter(|(.., amount)| amount.is_positive());
+        let amounts: Vec<_> = amounts.collect();
+        let whole = Quantity::whole(count);
+        let most = amounts.iter().map(|(.., amount)| *amount).max().unwrap_or(whole);
+        let Some((list, raw, _)) = amounts.into_iter().find(|(.., amount)| *amount != whole) else {
+            continue;
+        };
+        let places = [
+            ("container", container.name()),
+            ("resource", name),
+            ("own", raw.trim_matches('"')),
+            ("count", &count.to_string()),
+            ("gets", &most.max(whole).to_whole()),
+        ];
+        let path = format!("{}/resources/{list}/{}", container.path, token(name));
+        findings.push(Finding::new(Code::DG028, path, places));
     }
 }
 
