@@ -20,6 +20,7 @@ use crate::decision::{KubernetesVersion, Settings};
 use crate::policies::Location;
 pub use crate::server::Limits;
 use crate::telemetry::Level;
+use crate::traces;
 
 pub use sources::{Origin, Sources, SourcesError};
 pub use typed::{Labels, LogFormat, Typed};
@@ -37,6 +38,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Traces, where they are wanted.
+    pub traces: Option<traces::Settings>,
 }
 
 /// What is assumed about a pod in a file, since no API server says it.
@@ -173,6 +176,7 @@ impl Merged {
                 format: typed.log_format.unwrap_or_default(),
                 level: self.value("logLevel", level.parse())?,
             },
+            traces: self.traces()?,
             settings,
         })
     }
@@ -244,6 +248,15 @@ impl Merged {
         Ok(Limits { age_grace, peer_connections, ..limits })
     }
 
+    fn traces(&self) -> Result<Option<traces::Settings>, Error> {
+        let typed = &self.typed;
+        let sample = ratio(typed.traces_sample.as_deref().unwrap_or_default());
+        let sample = self.value("tracesSample", sample)?;
+        let Some(endpoint) = &typed.traces_endpoint else { return Ok(None) };
+        let collector = self.value("tracesEndpoint", endpoint.parse())?;
+        Ok(Some(traces::Settings { collector, sample }))
+    }
+
     fn certificate(&self) -> Result<CertificateSource, Error> {
         let typed = &self.typed;
         let (key, problem) = match (&typed.tls_cert, &typed.tls_key) {
@@ -305,6 +318,14 @@ fn not_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
         return Err("nothing would get through a limit of 0; write more".to_owned());
     }
     Ok(value)
+}
+
+/// A share of something.
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| {
+        format!("`{text}` is no share; write a number from 0 (none) to 1 (all), such as 0.01")
+    })
 }
 
 /// An address that only this machine reaches. Without a cluster every namespace is taken to have opted
@@ -387,6 +408,17 @@ mod tests {
         assert_eq!(config.settings.kubernetes_version.minor, 30);
         assert_eq!(config.settings.own_namespace, Settings::OWN_NAMESPACE);
         assert_eq!(config.server.listen.to_string(), "0.0.0.0:8443");
+    }
+
+    #[test]
+    fn traces_are_off_until_somebody_names_a_collector() {
+        let off = merged(Some("tracesSample: 1\n"), &[], Typed::default()).unwrap();
+        assert_eq!(off.config().unwrap().traces, None);
+        let file = "tracesEndpoint: http://collector:4318\ntracesSample: 0.5\n";
+        let on = merged(Some(file), &[], Typed::default()).unwrap();
+        let traces = on.config().unwrap().traces.unwrap();
+        assert_eq!(traces.collector.port(), 4318);
+        assert!((traces.sample - 0.5).abs() < f64::EPSILON);
     }
 
     #[test]
@@ -478,6 +510,26 @@ mod tests {
                 "variable DEVGRANT_LOG_LEVEL: `inof` is no log level; did you mean `info`",
             ),
             (Some("logLevel: banana\n"), &[][..], "devgrant.yaml: key `logLevel`: `banana` is no"),
+            (
+                None,
+                &[("DEVGRANT_TRACES_ENDPOINT", "collector:4318")][..],
+                "variable DEVGRANT_TRACES_ENDPOINT: `collector:4318` does not begin with http://",
+            ),
+            (
+                Some("tracesSample: 50%\n"),
+                &[][..],
+                "key `tracesSample`: `50%` is no share; write a number from 0",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_SAMPLE", "1.5")][..],
+                "variable DEVGRANT_TRACES_SAMPLE: `1.5`",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_SAMPLE", "NaN")][..],
+                "variable DEVGRANT_TRACES_SAMPLE: `NaN`",
+            ),
             (Some("headTimeout: 5\n"), &[][..], "key `headTimeout`: `5` is no duration"),
             (Some("- a\n"), &[][..], "devgrant.yaml"),
             (

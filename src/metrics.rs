@@ -56,6 +56,7 @@ pub struct Metrics {
     certificate_not_after: IntGauge,
     certificate_reloads: IntCounterVec,
     panics: IntCounter,
+    trace_spans_dropped: IntCounter,
     cluster: ClusterMetrics,
 }
 
@@ -144,6 +145,10 @@ impl Metrics {
                 &[reload()],
             )?,
             panics: all.counter("panics_total", "Panics that were caught")?,
+            trace_spans_dropped: all.counter(
+                "trace_spans_dropped_total",
+                "Spans that had no place in the queue or that the collector refused",
+            )?,
             cluster: ClusterMetrics::new(&mut all)?,
             catalog: all,
         })
@@ -187,6 +192,11 @@ impl Metrics {
     /// Counts a panic that was caught.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Counts spans that will never be at the collector.
+    pub fn spans_dropped(&self, spans: u64) {
+        self.trace_spans_dropped.inc_by(spans);
     }
 
     /// A review is in flight until what is returned is dropped.

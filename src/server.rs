@@ -52,6 +52,7 @@ use crate::cluster;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::tls::{self, Certificates};
+use crate::traces::Traces;
 use connection::Service;
 use health::Health;
 use port::Port;
@@ -77,6 +78,8 @@ pub struct Server {
     pub cluster: Option<Arc<cluster::Status>>,
     /// What is counted: the same metrics as those of the policies.
     pub metrics: Arc<Metrics>,
+    /// What makes spans of reviews, where somebody wants some. Whoever sends them ends after the server.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// A server that has its certificate and its ports, and has not answered anybody yet.
@@ -120,7 +123,7 @@ impl Server {
     /// Gets the certificate and both ports.
     pub async fn bind(self) -> Result<Bound, Error> {
         let Self { listen, health, certificate, limits, policies, namespaces, .. } = self;
-        let Self { nodes, cluster, metrics, .. } = self;
+        let Self { nodes, cluster, metrics, traces, .. } = self;
         let certificates = Arc::new(certificate.load().await?);
         let https = bind(listen, "--listen").await?;
         let plain = bind(health, "--health").await?;
@@ -129,7 +132,9 @@ impl Server {
             plain,
             certificates,
             context: Arc::new(
-                Context::new(policies, namespaces, metrics, limits).with_nodes(nodes),
+                Context::new(policies, namespaces, metrics, limits)
+                    .with_nodes(nodes)
+                    .with_traces(traces),
             ),
             cluster,
         })

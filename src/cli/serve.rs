@@ -20,6 +20,7 @@ use crate::policies::watch::Watch;
 use crate::registration;
 use crate::server::{self, Bound, LivePolicies, Namespaces, Server};
 use crate::shutdown::Shutdown;
+use crate::traces::{Export, NoTraces, Traces};
 use crate::{telemetry, tls};
 
 /// The flags of `serve`.
@@ -55,6 +56,12 @@ pub struct Serve {
     /// Which log lines are written, such as warn or devgrant=debug; default info.
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
+    /// Send traces to this collector, by OTLP over HTTP, such as http://collector:4318; default none.
+    #[arg(long, value_name = "URL")]
+    pub traces_endpoint: Option<String>,
+    /// Share of reviews with a span, of those whose caller has no trace of its own; default 0.01.
+    #[arg(long, value_name = "0…1")]
+    pub traces_sample: Option<String>,
     /// Print the merged configuration as YAML, and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -115,6 +122,8 @@ impl Serve {
             watch_nodes: self.watch_nodes.then_some(true),
             log_format: self.log_format,
             log_level: self.log_level.clone(),
+            traces_endpoint: self.traces_endpoint.clone(),
+            traces_sample: self.traces_sample.clone(),
             handshake_timeout: limits.handshake_timeout.clone(),
             head_timeout: limits.head_timeout.clone(),
             body_timeout: limits.body_timeout.clone(),
@@ -188,6 +197,7 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         digest = policies.current().digest(),
         "starting"
     );
+    let (traces, export) = traces(config, &metrics)?.unzip();
     let bound = Server {
         listen: config.server.listen,
         health: config.server.health,
@@ -198,6 +208,7 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
         nodes: config.server.watch_nodes.then(|| cluster.watch_nodes()),
         cluster: Some(cluster.status()),
         metrics,
+        traces,
     }
     .bind()
     .await?;
@@ -215,9 +226,24 @@ async fn serve_cluster(config: &Config, policies: PolicySet) -> anyhow::Result<(
     };
     // A second signal waits for nothing.
     if !matches!(ended, Err(server::Error::Aborted)) {
-        cluster.stop().await;
+        tokio::join!(cluster.stop(), finish(export));
     }
     Ok(ended?)
+}
+
+/// What makes spans and what sends them, where somebody wants some.
+fn traces(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Arc<Traces>, Export)>, NoTraces> {
+    let start = |settings| Traces::start(settings, &replica(), Arc::clone(metrics));
+    config.traces.as_ref().map(start).transpose()
+}
+
+async fn finish(export: Option<Export>) {
+    if let Some(export) = export {
+        export.finish().await;
+    }
 }
 
 /// Our own pod, if the downward API names it.
@@ -239,6 +265,7 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     let notes = Notes::of(config, &policies);
     let policies = Arc::new(LivePolicies::new(policies, Arc::clone(&metrics)));
     let watch = Watch::new(config.policies.clone(), config.settings.clone(), Arc::clone(&policies));
+    let (traces, export) = traces(config, &metrics)?.unzip();
     let bound = Server {
         listen: config.server.listen,
         health: config.server.health,
@@ -249,6 +276,7 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
         nodes: None,
         cluster: None,
         metrics,
+        traces,
     }
     .bind()
     .await?;
@@ -260,8 +288,12 @@ async fn serve_standalone(config: &Config, policies: PolicySet) -> anyhow::Resul
     notes.print(&bound, scratch.as_ref().map(tempfile::TempDir::path))?;
     // Ends with the runtime, which ends with the server.
     tokio::spawn(watch.run());
-    bound.run(shutdown).await?;
-    Ok(())
+    let ended = bound.run(shutdown).await;
+    // A second signal waits for nothing.
+    if !matches!(ended, Err(server::Error::Aborted)) {
+        finish(export).await;
+    }
+    Ok(ended?)
 }
 
 fn source(config: &Config) -> tls::Source {

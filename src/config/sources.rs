@@ -122,6 +122,8 @@ impl Defaults {
                 super::LogFormat::Json
             }),
             log_level: text("info"),
+            // Few enough for any cluster, and with thousands of reviews a day still some to look at.
+            traces_sample: text("0.01"),
             handshake_timeout: text("5s"),
             head_timeout: text("10s"),
             body_timeout: text("10s"),

@@ -74,6 +74,12 @@ pub struct Typed {
     /// Which log lines are written, in the words of `tracing`: `info`, `devgrant=debug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// The URL of the collector of traces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces_endpoint: Option<String>,
+    /// The share of reviews that have a span, of those without a `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces_sample: Option<String>,
     /// The longest TLS handshake.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshake_timeout: Option<String>,
@@ -207,6 +213,8 @@ pub(super) const KEYS: &[(&str, Form)] = &[
     ("watchNodes", Form::Switch),
     ("logFormat", Form::Text),
     ("logLevel", Form::Text),
+    ("tracesEndpoint", Form::Text),
+    ("tracesSample", Form::Text),
     ("handshakeTimeout", Form::Text),
     ("headTimeout", Form::Text),
     ("bodyTimeout", Form::Text),

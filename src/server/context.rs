@@ -10,6 +10,7 @@ use super::namespaces::Namespaces;
 use super::policies::LivePolicies;
 use crate::cluster;
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 
 /// What every review needs.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Context {
     /// What nodes offer, where they are watched.
     pub(super) nodes: Option<Arc<cluster::Nodes>>,
     pub(super) metrics: Arc<Metrics>,
+    /// What makes spans, where somebody wants some.
+    pub(super) traces: Option<Arc<Traces>>,
     pub(super) limits: Limits,
     /// Permits to decide.
     pub(super) in_flight: Arc<Semaphore>,
@@ -36,12 +39,18 @@ impl Context {
     ) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
-        Self { policies, namespaces, nodes: None, metrics, limits, in_flight, memory }
+        Self { policies, namespaces, nodes: None, metrics, traces: None, limits, in_flight, memory }
     }
 
     /// The same, with what nodes offer for `/advise` to speak of.
     #[must_use]
     pub fn with_nodes(self, nodes: Option<Arc<cluster::Nodes>>) -> Self {
         Self { nodes, ..self }
+    }
+
+    /// The same, with a span for each review that is sampled.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Arc<Traces>>) -> Self {
+        Self { traces, ..self }
     }
 }

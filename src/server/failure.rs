@@ -115,12 +115,12 @@ impl Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for &Failure {
     fn into_response(self) -> Response {
         let mut response = (self.status(), format!("{self}\n")).into_response();
         // The API server waits that many seconds, and only tries again if it is told to
         // (`client-go rest/with_retry.go`).
-        if matches!(self, Self::Busy(_)) {
+        if matches!(self, Failure::Busy(_)) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

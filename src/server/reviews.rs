@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,7 @@ use super::failure::{Facts, Failure, Scarce};
 use crate::decision::{self, Admission, Review, Undecided};
 use crate::metrics::{Count, Endpoint};
 use crate::telemetry::shown;
+use crate::traces::Answered;
 
 /// `POST /mutate`: pods on their way in.
 pub(super) async fn mutate(State(context): State<Arc<Context>>, request: Request) -> Response {
@@ -50,24 +51,39 @@ async fn answer(
         start: Instant::now(),
         timeout: deadline::of(request.uri().query()),
     };
+    let span = context.traces.as_ref().map(|traces| traces.begin(endpoint, request.headers()));
     let outcome = admit(&context, request, &allowance, endpoint, decide).await;
     let took = allowance.start.elapsed();
+    let response = told(&context, endpoint, &outcome, took);
+    if let Some(span) = span {
+        span.end(&answered(&outcome, response.status()));
+    }
+    response
+}
+
+/// The answer, which is counted and logged.
+fn told(
+    context: &Context,
+    endpoint: Endpoint,
+    outcome: &Result<Admission, Failure>,
+    took: Duration,
+) -> Response {
     match outcome {
         Ok(admission) => {
-            log_verdict(endpoint, &admission, took);
-            context.metrics.admitted(endpoint, &admission, took);
+            log_verdict(endpoint, admission, took);
+            context.metrics.admitted(endpoint, admission, took);
             json(admission.to_bytes())
         }
-        Err(Failure::Busy(scarce)) => {
+        Err(failure @ Failure::Busy(scarce)) => {
             context.metrics.shed();
             tracing::warn!(reason = %scarce, "review turned away");
-            Failure::Busy(scarce).into_response()
+            failure.into_response()
         }
         Err(failure) => {
-            log_failure(endpoint, &failure, took);
+            log_failure(endpoint, failure, took);
             let (verdict, reason) = (failure.verdict(), failure.reason());
             context.metrics.failed(endpoint, verdict, reason, took);
-            match (endpoint, &failure) {
+            match (endpoint, failure) {
                 // Advice that cannot be given keeps nobody from anything, whatever `failurePolicy` is.
                 (Endpoint::Advise, Failure::Undecided { facts, .. }) => {
                     json(Admission::without_a_word(&facts.uid))
@@ -76,6 +92,31 @@ async fn answer(
             }
         }
     }
+}
+
+/// What a span says of it.
+fn answered(outcome: &Result<Admission, Failure>, status: StatusCode) -> Answered<'_> {
+    let (of, verdict, reason) = match outcome {
+        Ok(admission) => {
+            let Admission { uid, namespace, name, .. } = admission;
+            (Some([uid, namespace, name]), verdict(admission), admission.reason.as_str())
+        }
+        Err(failure) => {
+            let of = match failure {
+                Failure::Undecided { facts, .. } => {
+                    Some([&facts.uid, &facts.namespace, &facts.name])
+                }
+                _ => None,
+            };
+            (of, failure.verdict(), failure.reason())
+        }
+    };
+    let of = of.map(|of| of.map(String::as_str));
+    Answered { of, verdict, reason, status: status.as_u16() }
+}
+
+fn verdict(admission: &Admission) -> &'static str {
+    if admission.allowed { "admit" } else { "refuse" }
 }
 
 async fn admit(
@@ -196,7 +237,7 @@ fn log_verdict(endpoint: Endpoint, admission: &Admission, took: Duration) {
         uid = shown(&admission.uid),
         namespace = shown(&admission.namespace),
         name = shown(&admission.name),
-        verdict = if admission.allowed { "admit" } else { "refuse" },
+        verdict = verdict(admission),
         reason = admission.reason.as_str(),
         duration_us = microseconds(took),
         "review"
@@ -237,7 +278,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::StatusCode;
 
     use super::*;
     use crate::decision::{PolicySet, Settings};

@@ -69,6 +69,7 @@ pub(crate) fn server(certificate: Source, limits: Limits) -> Server {
         nodes: None,
         cluster: None,
         metrics,
+        traces: None,
     }
 }
 

@@ -31,6 +31,8 @@ impl Serving {
             .arg(&ca)
             .args(flags)
             .env("TMPDIR", folder)
+            // As in a pod of that name.
+            .env("POD_NAME", "devgrant-0")
             .env_remove("DEVGRANT_REFRESH_GOLDEN")
             .stderr(Stdio::piped())
             .spawn()
