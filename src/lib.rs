@@ -10,7 +10,8 @@
 //!
 //! Everything else is the shell around it: [`server`] and [`tls`] carry bytes to it over HTTPS,
 //! [`cli`] runs the same line over files, [`policies`] reads policy files from disk, [`config`] says
-//! what an operator set, [`registration`] makes the objects that bring it into a cluster.
+//! what an operator set, [`registration`] makes the objects that bring it into a cluster, [`traces`] sends
+//! spans of reviews.
 //!
 //! ```
 //! use devgrant::decision::{Namespace, PolicySet, PolicySource, Review, Settings, admit};

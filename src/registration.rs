@@ -82,6 +82,8 @@ pub struct Installation {
     pub nodes: bool,
     /// Whether there is a Prometheus operator.
     pub monitoring: bool,
+    /// The port of the collector of traces, where there is one.
+    pub collector_port: Option<u16>,
 }
 
 /// Where the API server finds us.

@@ -44,6 +44,9 @@ const SHELL: &[&str] = &[
     "hyper_util",
     "kube",
     "log",
+    "opentelemetry",
+    "opentelemetry_proto",
+    "opentelemetry_sdk",
     "print",
     "println",
     "prometheus",
@@ -65,6 +68,7 @@ const SHELL: &[&str] = &[
     "crate::shutdown",
     "crate::telemetry",
     "crate::tls",
+    "crate::traces",
 ];
 
 struct Wall {

@@ -35,7 +35,8 @@ const IN_A_CLUSTER: &[&str] = &[
 /// The labels that Prometheus gives to what it scrapes.
 const OF_THE_TARGET: &[&str] = &["job", "namespace", "pod"];
 /// The documents beside the page of metrics that name some.
-const DOCUMENTS: &[&str] = &["README.md", "docs/install.md", "docs/runbooks.md", "ARCHITECTURE.md"];
+const DOCUMENTS: &[&str] =
+    &["README.md", "docs/install.md", "docs/runbooks.md", "docs/traces.md", "ARCHITECTURE.md"];
 
 #[test]
 fn the_server_shows_what_is_declared() {

@@ -319,6 +319,26 @@ fn settings_reach_the_server_and_its_deployment() {
 }
 
 #[test]
+fn the_collector_of_traces_is_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("devgrant.yaml");
+    let egress = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let objects = objects(&[&format!("--config={}", file.display())]);
+        let policy = &of_kinds(&objects, &["NetworkPolicy"])[0];
+        policy["spec"]["egress"].as_array().unwrap().clone()
+    };
+    let without = egress("tracesSample: 0.5\n");
+    for (url, port) in [("http://collector:4318", 4318), ("https://[::1]/x", 443), ("http://c", 80)]
+    {
+        let with = egress(&format!("tracesEndpoint: {url}\n"));
+        let (last, others) = with.split_last().unwrap();
+        assert_eq!(others, without, "{url}");
+        assert_eq!(*last, json!({ "ports": [{ "protocol": "TCP", "port": port }] }), "{url}");
+    }
+}
+
+#[test]
 fn an_authority_is_given_by_its_certificates_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -158,6 +158,7 @@ pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
         advised: arguments.advise.clone(),
         nodes: config.server.watch_nodes,
         monitoring: arguments.monitoring,
+        collector_port: config.traces.map(|traces| traces.collector.port()),
     };
     let parts = Part::ALL.into_iter().filter(|part| arguments.wants(*part));
     let objects: Vec<Value> =

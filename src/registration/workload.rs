@@ -26,7 +26,7 @@ pub(super) fn objects(own: &str, installation: &Installation) -> Vec<Value> {
         service(own),
         deployment::object(own, installation),
         disruption_budget(own),
-        network_policy(own),
+        network_policy(own, installation.collector_port),
     ]);
     if installation.monitoring {
         objects.extend(monitoring::objects(own));
@@ -106,18 +106,20 @@ fn disruption_budget(own: &str) -> Value {
 
 /// Where the API server calls from is not known here, nor where it is reached: the addresses are open,
 /// the ports are not. `docs/install.md` says how to narrow it.
-fn network_policy(own: &str) -> Value {
+fn network_policy(own: &str, collector_port: Option<u16>) -> Value {
     let port = |protocol: &str, port: u16| json!({ "protocol": protocol, "port": port });
+    let mut egress = vec![
+        // The API server: behind its Service, and where a network plugin looks behind it.
+        json!({ "ports": [port("TCP", 443), port("TCP", 6443)] }),
+        json!({ "ports": [port("UDP", 53), port("TCP", 53)] }),
+    ];
+    egress.extend(collector_port.map(|collector| json!({ "ports": [port("TCP", collector)] })));
     let content = json!({
         "spec": {
             "podSelector": { "matchLabels": labels() },
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{ "ports": [port("TCP", WEBHOOK_PORT), port("TCP", HEALTH_PORT)] }],
-            "egress": [
-                // The API server: behind its Service, and where a network plugin looks behind it.
-                { "ports": [port("TCP", 443), port("TCP", 6443)] },
-                { "ports": [port("UDP", 53), port("TCP", 53)] },
-            ],
+            "egress": egress,
         },
     });
     in_namespace(own, "networking.k8s.io/v1", "NetworkPolicy", NAME, content)

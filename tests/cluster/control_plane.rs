@@ -32,6 +32,14 @@ rules:
   omitStages: [RequestReceived]
 - level: None
 ";
+/// Every request is part of a trace of which webhooks are told. The traces themselves are for nobody: the
+/// endpoint is one that nobody listens at.
+const TRACED: &str = "\
+apiVersion: apiserver.config.k8s.io/v1beta1
+kind: TracingConfiguration
+endpoint: 127.0.0.1:1
+samplingRatePerMillion: 1000000
+";
 /// How often a start is tried again because somebody else took a port in between.
 const TRIES: usize = 3;
 
@@ -71,6 +79,7 @@ impl ControlPlane {
     fn start(assets: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("devgrant-cluster-").tempdir().unwrap();
         fs::write(folder.path().join("audit.yaml"), AUDITED).unwrap();
+        fs::write(folder.path().join("tracing.yaml"), TRACED).unwrap();
         for _ in 0..TRIES {
             match Self::try_start(assets, folder.path()) {
                 Ok((etcd, api_server, api)) => {
@@ -122,6 +131,7 @@ impl ControlPlane {
                 .args(["--authorization-mode", "Node,RBAC"])
                 .arg("--allow-privileged=true")
                 .args(["--audit-policy-file", "audit.yaml", "--audit-log-path", AUDIT])
+                .args(["--tracing-config-file", "tracing.yaml"])
                 // It waits for service accounts, which only a controller makes.
                 .arg("--disable-admission-plugins=ServiceAccount"),
             folder.join("kube-apiserver.log"),

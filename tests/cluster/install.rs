@@ -73,6 +73,10 @@ fn helm_renders_what_manifests_prints() {
             &["image.repository=other/devgrant", "image.tag=1.2.3"],
             &["--image=other/devgrant:1.2.3"],
         ),
+        (
+            &["config.tracesEndpoint=http://collector.observability.svc:4318"],
+            &["--config=tests/cluster/traces.yaml"],
+        ),
     ] {
         let mut arguments = vec!["template", "devgrant", CHART, KUBERNETES];
         arguments.extend(["--namespace=devgrant-system", "--set=namespace.create=true"]);

@@ -16,6 +16,8 @@
 
 mod api;
 mod claims;
+#[path = "../support/collector.rs"]
+mod collector;
 mod control_plane;
 mod golden;
 #[path = "../support/golden_case.rs"]
@@ -37,6 +39,7 @@ mod reinvocation;
 mod requests;
 mod server;
 mod serving;
+mod traces;
 mod webhook;
 
 use std::process::ExitCode;
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         reinvocation::trials,
         requests::trials,
         serving::trials,
+        traces::trials,
     ];
     let trials: Vec<Trial> = topics.iter().flat_map(|trials| trials(&plane)).collect();
     if arguments.list {
