@@ -30,11 +30,14 @@ fn part(plane: &ControlPlane) {
     // One request, and two calls in it.
     assert_eq!(mutate.span.trace_id, validate.span.trace_id);
     assert_ne!(mutate.span.parent_span_id, validate.span.parent_span_id);
-    for Arrived { span, .. } in [&mutate, &validate] {
+    for Arrived { span, resource, .. } in [&mutate, &validate] {
+        assert_eq!(resource["service.name"], "devgrant");
         assert_eq!(span.parent_span_id.len(), 8, "{span:?}");
         // Sampled, and its parent is elsewhere: OTLP `SpanFlags`.
         assert_eq!(span.flags, 0x301, "{span:?}");
     }
+    let more: Vec<Arrived> = collector.rest().into_iter().filter(of_the_pod).collect();
+    assert!(more.is_empty(), "one span a review: {more:?}");
 }
 
 const NAMESPACE: &str = "devgrant.review.namespace";
