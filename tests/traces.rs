@@ -1,8 +1,4 @@
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on says where and stops"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where and stops")]
 //! Traces of the real binary, as a collector gets them; and what becomes of reviews where there is no
 //! collector, or one that does not do its work.
 
@@ -236,7 +232,7 @@ fn traceparent(flags: u8) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

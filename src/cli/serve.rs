@@ -56,8 +56,8 @@ pub struct Serve {
     /// Which log lines are written, such as warn or devgrant=debug; default info.
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
-    /// Send traces to this collector, by OTLP over HTTP, such as http://collector:4318; default none.
-    #[arg(long, value_name = "URL")]
+    /// Send traces to this collector, by OTLP over HTTP, by custom at port 4318; default none.
+    #[arg(long, value_name = "http://HOST:PORT")]
     pub traces_endpoint: Option<String>,
     /// Share of reviews with a span, of those whose caller has no trace of its own; default 0.01.
     #[arg(long, value_name = "0…1")]

@@ -86,7 +86,10 @@ fn serve(mut stream: TcpStream, answers: &Answers, sender: &Sender<Arrived>) {
             return;
         };
         if answer == TAKEN {
-            arrived(&body).into_iter().for_each(|arrived| sender.send(arrived).unwrap());
+            for arrived in arrived(&body) {
+                // Whoever wanted it may have seen enough.
+                sender.send(arrived).unwrap_or_default();
+            }
         }
         stream.write_all(answer.as_bytes()).unwrap();
     }
@@ -101,9 +104,9 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
         }
     }
     let head = head.to_lowercase();
-    let (_, length) = head.split_once("\r\ncontent-length: ").unwrap();
-    let mut body = vec![0; length.split_once("\r\n").unwrap().0.parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
+    let (_, length) = head.split_once("\r\ncontent-length: ")?;
+    let mut body = vec![0; length.split_once("\r\n")?.0.parse().ok()?];
+    reader.read_exact(&mut body).ok()?;
     Some((head, body))
 }
 
