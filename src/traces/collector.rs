@@ -116,7 +116,7 @@ pub(super) enum Trouble {
 }
 
 impl Client {
-    /// Sends the bytes of a request, and waits [`CALL`] at most for what becomes of it.
+    /// Sends the bytes of a request, and waits 10 s at most for what becomes of it.
     pub(super) async fn post(&self, body: Bytes) -> Result<Rejected, Trouble> {
         let late = || Trouble::Passing(format!("there was no answer within {CALL:?}"));
         timeout(CALL, self.ask(body)).await.unwrap_or_else(|_| Err(late()))

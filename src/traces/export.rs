@@ -65,7 +65,7 @@ pub(super) fn start(client: Client, resource: &Resource, metrics: Arc<Metrics>) 
 }
 
 impl Export {
-    /// Sends what is in the queue, and waits [`PARTING`] at most for it.
+    /// Sends what is in the queue, and waits 2 s at most for it.
     pub async fn finish(mut self) {
         self.stop.send_replace(true);
         if timeout(PARTING, &mut self.task).await.is_err() {
