@@ -1,15 +1,18 @@
 //! The three ways to install give the same objects: the single file, Kustomize and Helm.
 //!
-//! Needs `helm` and `kustomize`, from the folder that `DEVGRANT_TOOLS` names, or from `PATH`.
+//! Needs the folder that `DEVGRANT_TOOLS` names, as `tests/cluster/tools/build` makes it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
 use libtest_mimic::Trial;
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
+use crate::process::soon;
 use crate::trial;
 
 /// What Helm adds to every object. Nothing else may differ.
@@ -39,23 +42,80 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
         trial("install::the_api_server_takes_every_object", plane, |plane| {
             the_api_server_takes_every_object(plane);
         }),
+        trial("install::prometheus_reads_the_alerts", plane, |_| prometheus_reads_the_alerts()),
     ]
 }
 
-/// By its own schemas, in which no field may be unknown or twice.
+/// By its own schemas, and by those of cert-manager and the Prometheus operator, in none of which a field
+/// may be unknown or twice.
 fn the_api_server_takes_every_object(plane: &ControlPlane) {
     // A dry run makes no namespace for those that come after it.
     let namespace = json!({ "metadata": { "name": "devgrant-system" } });
     plane.call("POST", "/api/v1/namespaces", Some(&namespace));
-    let mut kubectl = plane.kubectl();
-    kubectl.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-    ]);
-    kubectl.args(["--dry-run=server", "--validate=strict", "--filename=deploy/devgrant.yaml"]);
-    let applied = fine(&kubectl.output().unwrap());
-    assert_eq!(applied.lines().count(), manifests(&[]).len(), "{applied}");
+    let definitions = format!("--filename={}", tools().join("definitions").display());
+    fine(&plane.kubectl().args(["apply", "--server-side", &definitions]).output().unwrap());
+    soon("the kinds of others to be served", || {
+        let kinds = "certificates.cert-manager.io,issuers.cert-manager.io,\
+                     podmonitors.monitoring.coreos.com,prometheusrules.monitoring.coreos.com";
+        let asked = plane.kubectl().args(["get", kinds, "--namespace=default"]).output().unwrap();
+        asked.status.success().then_some(())
+    });
+    for flags in [
+        &[][..],
+        &["--cert-manager"],
+        &["--monitoring", "--nodes"],
+        &["--cert-manager", "--monitoring", "--failure-policy=Ignore", "--replicas=3"],
+        &["--url=https://127.0.0.1:8443"],
+    ] {
+        let text = printed(flags);
+        let applied = fine(&dry_run(plane, &text));
+        assert_eq!(applied.lines().count(), documents(&text).len(), "{flags:?}: {applied}");
+    }
+    // What each of the others says of a field that it does not have: they do judge.
+    let text = printed(&["--cert-manager", "--monitoring"]);
+    for (ours, other) in [
+        ("  renewBefore: 720h\n", "  renewsBefore: 720h\n"),
+        ("  podMetricsEndpoints:\n", "  podMetricEndpoints:\n"),
+        ("      severity: critical\n", "      severity: [critical]\n"),
+        ("    secretName: devgrant-cert-manager-authority\n", "    secret: x\n"),
+    ] {
+        assert!(text.contains(ours), "{ours:?} is not in\n{text}");
+        let refused = dry_run(plane, &text.replacen(ours, other, 1));
+        assert!(!refused.status.success(), "{other:?} is taken");
+    }
+}
+
+/// What the API server says of objects that it does not keep.
+fn dry_run(plane: &ControlPlane, objects: &str) -> Output {
+    let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"];
+    fed(plane.kubectl().args(arguments).args(["--validate=strict", "--filename=-"]), objects)
+}
+
+/// By Prometheus' own parser: the syntax, what the functions take, the templates of the texts.
+fn prometheus_reads_the_alerts() {
+    let objects = manifests(&["--monitoring"]);
+    let rules = &objects["\"PrometheusRule\"/\"devgrant\""]["spec"];
+    let count = rules["groups"][0]["rules"].as_array().unwrap().len();
+    assert_eq!(fine(&judged(rules)).trim(), count.to_string());
+    for (key, value, words) in [
+        ("expr", "min by (pod) (devgrant_lease_held", "could not parse expression"),
+        ("expr", "rate(devgrant_lease_held) > 0", "expected type range vector"),
+        ("for", "an hour", "not a valid duration"),
+        ("fore", "1h", "fore"),
+    ] {
+        let mut wrong = rules.clone();
+        wrong["groups"][0]["rules"][0][key] = json!(value);
+        let said = judged(&wrong);
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && stderr.contains(words), "{value}: {stderr}");
+    }
+}
+
+fn judged(rules: &Value) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yaml");
+    fs::write(&file, rules.to_string()).unwrap();
+    tool("rules", &[file.to_str().unwrap()])
 }
 
 fn helm_renders_what_manifests_prints() {
@@ -145,9 +205,13 @@ fn same(made: &Objects, printed: &Objects, how: &str) {
 }
 
 fn manifests(flags: &[&str]) -> Objects {
+    documents(&printed(flags))
+}
+
+fn printed(flags: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).arg("manifests").args(flags);
-    documents(&fine(&command.output().unwrap()))
+    fine(&command.output().unwrap())
 }
 
 /// The objects of a text by kind and name.
@@ -169,11 +233,25 @@ fn fine(output: &Output) -> String {
 }
 
 fn tool(name: &str, arguments: &[&str]) -> Output {
-    let program = std::env::var_os("DEVGRANT_TOOLS")
-        .map_or_else(|| name.into(), |folder| Path::new(&folder).join(name));
+    let program = tools().join(name);
     let mut command = Command::new(&program);
     let command = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
-    command.output().unwrap_or_else(|error| {
-        panic!("{} (set DEVGRANT_TOOLS to the folder that it is in): {error}", program.display())
-    })
+    command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+fn tools() -> PathBuf {
+    match std::env::var_os("DEVGRANT_TOOLS") {
+        Some(folder) => folder.into(),
+        None => panic!(
+            "DEVGRANT_TOOLS is not set; run: export DEVGRANT_TOOLS=$(tests/cluster/tools/build)"
+        ),
+    }
+}
+
+/// What a program says that is given this text.
+fn fed(command: &mut Command, text: &str) -> Output {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = pipes.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    running.wait_with_output().unwrap()
 }
