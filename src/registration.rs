@@ -84,6 +84,17 @@ pub struct Installation {
     pub monitoring: bool,
     /// The port of the collector of traces, where there is one.
     pub collector_port: Option<u16>,
+    /// Who may reach us.
+    pub ingress: Ingress,
+}
+
+/// Who may reach the server; everybody, where a list is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ingress {
+    /// Where API servers call from, as ranges of addresses.
+    pub api_servers: Vec<String>,
+    /// The namespaces of who reads metrics.
+    pub scrapers: Vec<String>,
 }
 
 /// Where the API server finds us.

@@ -51,6 +51,7 @@ const VARIANTS: &[&[&str]] = &[
     &["--url=https://127.0.0.1:8443"],
     &["--prefix=devices.example.org", "--own-namespace=grants"],
     &["--kubernetes-version=1.30"],
+    &["--api-server-cidr=10.0.0.0/28", "--metrics-from-namespace=monitoring"],
 ];
 
 #[test]
@@ -293,6 +294,38 @@ fn our_pod_is_one_that_restricted_admits() {
         pod["volumes"].as_array().unwrap().iter().filter(|v| v.get("hostPath").is_some()).count(),
         0
     );
+}
+
+#[test]
+fn who_reaches_the_server_is_as_wide_as_it_is_told() {
+    let ingress = |flags: &[&str]| {
+        let policies = of_kinds(&objects(flags), &["NetworkPolicy"]);
+        policies[0]["spec"]["ingress"].clone()
+    };
+    let port = |port: u16| json!({ "protocol": "TCP", "port": port });
+    assert_eq!(ingress(&[]), json!([{ "ports": [port(8443), port(8080)] }]));
+    assert_eq!(
+        ingress(&["--api-server-cidr=10.0.0.0/28", "--api-server-cidr=fd00::/64"]),
+        json!([
+            { "ports": [port(8443)], "from": [
+                { "ipBlock": { "cidr": "10.0.0.0/28" } },
+                { "ipBlock": { "cidr": "fd00::/64" } },
+            ] },
+            { "ports": [port(8080)] },
+        ])
+    );
+    let selector = json!({ "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } });
+    assert_eq!(
+        ingress(&["--metrics-from-namespace=monitoring"]),
+        json!([
+            { "ports": [port(8443)] },
+            { "ports": [port(8080)], "from": [{ "namespaceSelector": selector }] },
+        ])
+    );
+    fails(&["--api-server-cidr=10.0.0.7/28"], &["--api-server-cidr", "10.0.0.7/32"]);
+    fails(&["--metrics-from-namespace=Monitoring"], &["--metrics-from-namespace", "monitoring"]);
+    let url = "--url=https://127.0.0.1:8443";
+    fails(&["--api-server-cidr=10.0.0.0/28", url], &["--url"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `manifests`: the Kubernetes objects that fit the policies and the configuration.
 
+mod ingress;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use crate::decision::policy::is_dns_subdomain;
 use crate::decision::{KubernetesVersion, PolicySet, PolicySource};
 use crate::policies;
 use crate::registration::{Certificates, FailurePolicy, Installation, Part, Reach, WorkloadKind};
+pub use ingress::{Cidr, IngressArguments};
 
 /// The flags of `manifests`.
 #[derive(Debug, Args)]
@@ -60,6 +63,9 @@ pub struct Manifests {
     /// Add a PodMonitor and alerts, for the Prometheus operator.
     #[arg(long, conflicts_with = "url")]
     pub monitoring: bool,
+    /// Who may reach the server.
+    #[command(flatten)]
+    pub ingress: IngressArguments,
     /// The policies.
     #[command(flatten)]
     pub policy: PolicyArguments,
@@ -159,6 +165,7 @@ pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
         nodes: config.server.watch_nodes,
         monitoring: arguments.monitoring,
         collector_port: config.traces.map(|traces| traces.collector.port()),
+        ingress: arguments.ingress.ingress(),
     };
     let parts = Part::ALL.into_iter().filter(|part| arguments.wants(*part));
     let objects: Vec<Value> =

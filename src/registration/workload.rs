@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Certificates, Installation, NAME, POLICIES_CONFIG_MAP, Reach, SETTINGS_CONFIG_MAP,
+    Certificates, Ingress, Installation, NAME, POLICIES_CONFIG_MAP, Reach, SETTINGS_CONFIG_MAP,
     certificates, deployment, in_namespace, labels, monitoring, object,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn objects(own: &str, installation: &Installation) -> Vec<Value> {
         service(own),
         deployment::object(own, installation),
         disruption_budget(own),
-        network_policy(own, installation.collector_port),
+        network_policy(own, installation),
     ]);
     if installation.monitoring {
         objects.extend(monitoring::objects(own));
@@ -104,23 +104,46 @@ fn disruption_budget(own: &str) -> Value {
     in_namespace(own, "policy/v1", "PodDisruptionBudget", NAME, content)
 }
 
-/// Where the API server calls from is not known here, nor where it is reached: the addresses are open,
-/// the ports are not. `docs/install.md` says how to narrow it.
-fn network_policy(own: &str, collector_port: Option<u16>) -> Value {
+/// Where the API server calls from is known only to who installs, and so is where it is reached: the
+/// addresses are open unless they are told, the ports are not.
+fn network_policy(own: &str, installation: &Installation) -> Value {
     let port = |protocol: &str, port: u16| json!({ "protocol": protocol, "port": port });
     let mut egress = vec![
         // The API server: behind its Service, and where a network plugin looks behind it.
         json!({ "ports": [port("TCP", 443), port("TCP", 6443)] }),
         json!({ "ports": [port("UDP", 53), port("TCP", 53)] }),
     ];
-    egress.extend(collector_port.map(|collector| json!({ "ports": [port("TCP", collector)] })));
+    egress.extend(
+        installation.collector_port.map(|collector| json!({ "ports": [port("TCP", collector)] })),
+    );
     let content = json!({
         "spec": {
             "podSelector": { "matchLabels": labels() },
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{ "ports": [port("TCP", WEBHOOK_PORT), port("TCP", HEALTH_PORT)] }],
+            "ingress": ingress_rules(&installation.ingress, port("TCP", WEBHOOK_PORT), port("TCP", HEALTH_PORT)),
             "egress": egress,
         },
     });
     in_namespace(own, "networking.k8s.io/v1", "NetworkPolicy", NAME, content)
+}
+
+/// The kubelet is in neither list, and probes all the same: a pod's own node always reaches it
+/// (kubernetes.io, "Network Policies").
+fn ingress_rules(ingress: &Ingress, webhook: Value, health: Value) -> Vec<Value> {
+    if *ingress == Ingress::default() {
+        return vec![json!({ "ports": [webhook, health] })];
+    }
+    let rule = |port: Value, from: Vec<Value>| {
+        if from.is_empty() {
+            json!({ "ports": [port] })
+        } else {
+            json!({ "ports": [port], "from": from })
+        }
+    };
+    let range = |cidr: &String| json!({ "ipBlock": { "cidr": cidr } });
+    let namespace = |name: &String| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } });
+    vec![
+        rule(webhook, ingress.api_servers.iter().map(range).collect()),
+        rule(health, ingress.scrapers.iter().map(namespace).collect()),
+    ]
 }

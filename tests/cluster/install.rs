@@ -66,6 +66,11 @@ fn the_api_server_takes_every_object(plane: &ControlPlane) {
         &["--monitoring", "--nodes"],
         &["--cert-manager", "--monitoring", "--failure-policy=Ignore", "--replicas=3"],
         &["--url=https://127.0.0.1:8443"],
+        &[
+            "--api-server-cidr=10.0.0.0/28",
+            "--api-server-cidr=fd00::/64",
+            "--metrics-from-namespace=monitoring",
+        ],
     ] {
         let text = printed(flags);
         let applied = fine(&dry_run(plane, &text));
@@ -128,6 +133,21 @@ fn helm_renders_what_manifests_prints() {
             &["--cert-manager", "--nodes", "--replicas=3"],
         ),
         (&["registration.failurePolicy=Ignore"], &["--failure-policy=Ignore"]),
+        (
+            &["networkPolicy.apiServerCidrs={10.0.0.0/28,fd00::/64}"],
+            &["--api-server-cidr=10.0.0.0/28", "--api-server-cidr=fd00::/64"],
+        ),
+        (
+            &[
+                "networkPolicy.apiServerCidrs={10.0.0.0/28}",
+                "networkPolicy.metricsFromNamespaces={monitoring,other}",
+            ],
+            &[
+                "--api-server-cidr=10.0.0.0/28",
+                "--metrics-from-namespace=monitoring",
+                "--metrics-from-namespace=other",
+            ],
+        ),
         (&["prefix=devices.example.org"], &["--prefix=devices.example.org"]),
         (
             &["image.repository=other/devgrant", "image.tag=1.2.3"],
@@ -175,6 +195,7 @@ fn helm_refuses_values_that_do_not_fit() {
         ("registration.failurePolicy=Open", "failurePolicy"),
         ("certificates.from=vault", "certificates"),
         ("prefix=Devices", "prefix"),
+        ("networkPolicy.apiServerCidrs={kubernetes}", "apiServerCidrs"),
         ("policies.existingConfigMap=mine", "give yours with --set-file guard.manifest"),
         ("policies.shipped=false", "give yours with --set-file guard.manifest"),
     ] {
