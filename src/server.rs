@@ -9,6 +9,7 @@
 //!
 //! - `port`: accepting, up to so many connections, and `peers`: so many from one address
 //! - `connection`: one connection, from its handshake to its end
+//! - `throttle`: what may be logged of it
 //! - `pace`: how long a peer may stand still
 //! - `routes`: the paths, and panics
 //! - `reviews`: the one handler of all three paths; `body`, `deadline` and `failure` are its parts
@@ -32,6 +33,7 @@ mod policies;
 mod port;
 mod reviews;
 mod routes;
+mod throttle;
 
 use std::io;
 use std::net::SocketAddr;
@@ -210,6 +212,7 @@ impl Bound {
                 tls: None,
                 limits: context.limits.clone(),
                 wanted: Arc::default(),
+                distrusted: Arc::default(),
             },
             metrics: Arc::clone(&metrics),
             counted: false,
@@ -221,6 +224,7 @@ impl Bound {
                 router: router(context),
                 tls: Some(TlsAcceptor::from(certificates.config())),
                 wanted: Arc::default(),
+                distrusted: Arc::default(),
             },
             metrics: Arc::clone(&metrics),
             counted: true,

@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 
 use super::limits::Limits;
 use super::pace::{Pace, Paced};
+use super::throttle::Throttle;
 use super::{Stage, draining};
 
 /// What all connections of a port have in common.
@@ -32,6 +33,8 @@ pub(super) struct Service {
     pub(super) limits: Limits,
     /// Notified when a connection waits for a place: an idle one gives up its own.
     pub(super) wanted: Arc<Notify>,
+    /// Of callers that do not trust our certificate.
+    pub(super) distrusted: Arc<Throttle>,
 }
 
 impl Service {
@@ -51,6 +54,7 @@ impl Service {
         let Some(acceptor) = &self.tls else {
             return self.http(stream, stage).await;
         };
+        let peer = stream.peer_addr().ok();
         let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
         // A handshake that is given up when the server stops loses no request.
         let stream = tokio::select! {
@@ -59,10 +63,16 @@ impl Service {
         };
         match stream {
             Ok(Ok(stream)) => self.http(stream, stage).await,
-            Ok(Err(error)) if distrusts(&error) => tracing::warn!(
-                %error,
-                "a caller does not trust our certificate; does its caBundle name our authority?"
-            ),
+            Ok(Err(error)) if distrusts(&error) => {
+                if let Some(unsaid) = self.distrusted.due() {
+                    tracing::warn!(
+                        %error,
+                        peer = peer.map(|peer| tracing::field::display(peer.ip())),
+                        unsaid,
+                        "a caller does not trust our certificate; does its caBundle name our authority?"
+                    );
+                }
+            }
             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
             Err(_) => tracing::debug!("the TLS handshake took too long"),
         }
