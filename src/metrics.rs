@@ -327,6 +327,7 @@ mod tests {
         let cluster = metrics.cluster();
         cluster.watch_synced("namespaces", true);
         cluster.watch_broke("namespaces");
+        cluster.watch_answered("namespaces", UNIX_EPOCH + Duration::from_hours(500_000));
         cluster.namespace_read(NamespaceRead::Found);
         cluster.lease(true);
         cluster.authority(UNIX_EPOCH + Duration::from_hours(500_000));
@@ -351,6 +352,7 @@ mod tests {
             "devgrant_panics_total 0",
             r#"devgrant_watch_synced{resource="namespaces"} 1"#,
             r#"devgrant_watch_errors_total{resource="namespaces"} 1"#,
+            r#"devgrant_watch_contact_seconds{resource="namespaces"} 1800000000"#,
             r#"devgrant_namespace_reads_total{result="found"} 1"#,
             "devgrant_lease_held 1",
             "devgrant_authority_not_after_seconds 1800000000",

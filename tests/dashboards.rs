@@ -30,6 +30,7 @@ use serving::Serving;
 const IN_A_CLUSTER: &[&str] = &[
     "devgrant_authority_not_after_seconds",
     "devgrant_ca_bundle_in_force",
+    "devgrant_watch_contact_seconds",
     "devgrant_watch_synced",
 ];
 /// The labels that Prometheus gives to what it scrapes.

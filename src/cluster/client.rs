@@ -3,9 +3,12 @@
 use std::error::Error;
 use std::time::Duration;
 
+use axum::http::Request;
+use kube::client::Body;
 use kube::config::InferConfigError;
 use kube::core::Status;
 use kube::{Client, Config};
+use tower::service_fn;
 
 /// How long one call may take. An API server answers in milliseconds; whoever waits here has a timer
 /// of seconds, or a review that waits.
@@ -36,6 +39,23 @@ pub async fn connect() -> Result<Client, NoCluster> {
     // Whatever is asked here is asked again on a timer; retries below that only make it late.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| NoCluster::Client(Box::new(error)))
+}
+
+/// The same client, which says when the API server answered well. A watch is asked for anew every five
+/// minutes, also where there is nothing to tell; the events of one do not show that.
+pub(super) fn noting(client: Client, answered: impl Fn() + Clone + Send + 'static) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = service_fn(move |request: Request<Body>| {
+        let (client, answered) = (client.clone(), answered.clone());
+        async move {
+            let answer = client.send(request).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                answered();
+            }
+            answer
+        }
+    });
+    Client::new(service, namespace)
 }
 
 /// A call that did not end well.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace as Object;
@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
 use tokio::time::sleep;
 
-use super::client::words;
+use super::client::{noting, words};
 use super::live::Live;
 use crate::decision::Namespace;
 use crate::metrics::Metrics;
@@ -65,6 +65,10 @@ impl Namespaces {
 
     /// Follows the cluster for ever. A watch that breaks keeps the last state.
     pub async fn follow(&self, client: Client) {
+        let metrics = Arc::clone(&self.metrics);
+        let client = noting(client, move || {
+            metrics.cluster().watch_answered(RESOURCE, SystemTime::now());
+        });
         let api: Api<PartialObjectMeta<Object>> = Api::all(client);
         let mut events = pin!(watcher(api, Config::default()));
         let mut listing = Known::new();
@@ -198,6 +202,10 @@ mod tests {
         assert!(namespaces.listed());
         let text = namespaces.metrics.text();
         assert!(text.contains(r#"devgrant_watch_synced{resource="namespaces"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"devgrant_watch_contact_seconds{resource="namespaces"} 1"#),
+            "{text}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,6 +215,7 @@ mod tests {
         let text = namespaces.metrics.text();
         assert!(text.contains(r#"devgrant_watch_synced{resource="namespaces"} 0"#), "{text}");
         assert!(text.contains(r#"devgrant_watch_errors_total{resource="namespaces"} 1"#), "{text}");
+        assert!(!text.contains("devgrant_watch_contact_seconds"), "an error is no answer: {text}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt as _;
@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::client::words;
+use super::client::{noting, words};
 use crate::metrics::Metrics;
 
 /// What nodes offer.
@@ -43,6 +43,10 @@ impl Nodes {
 
     /// Follows the cluster for ever. A watch that breaks keeps the last state.
     pub async fn follow(&self, client: Client) {
+        let metrics = Arc::clone(&self.metrics);
+        let client = noting(client, move || {
+            metrics.cluster().watch_answered(RESOURCE, SystemTime::now());
+        });
         let api: Api<Lean> = Api::all_with(client, &ApiResource::erase::<Node>(&()));
         // A node has some 20 KB, of which little is kept.
         let mut events = pin!(watcher(api, Config::default().page_size(PAGE)));

@@ -12,6 +12,8 @@ use super::{BadMetric, Reload, unix_seconds};
 pub struct ClusterMetrics {
     watch_synced: IntGaugeVec,
     watch_errors: IntCounterVec,
+    /// Absent until there was one.
+    watch_contact: IntGaugeVec,
     namespace_reads: IntCounterVec,
     lease_held: IntGauge,
     /// Without labels, and so absent until it is known: nothing is what it is without a cluster.
@@ -59,6 +61,11 @@ impl ClusterMetrics {
                 "Watches that broke; the last state was kept",
                 &[resource()],
             )?,
+            watch_contact: all.gauges(
+                "watch_contact_seconds",
+                "When the API server last answered a watch well, which it does every five minutes, in Unix time",
+                &[resource()],
+            )?,
             namespace_reads: all.counters(
                 "namespace_reads_total",
                 "Namespaces read from the API server since the watch had not told of them",
@@ -103,6 +110,11 @@ impl ClusterMetrics {
     /// Counts a watch that broke. `resource` is fixed text of ours.
     pub fn watch_broke(&self, resource: &'static str) {
         self.watch_errors.with_label_values(&[resource]).inc();
+    }
+
+    /// Says that the API server just answered a watch well. `resource` is fixed text of ours.
+    pub fn watch_answered(&self, resource: &'static str, now: SystemTime) {
+        self.watch_contact.with_label_values(&[resource]).set(unix_seconds(now));
     }
 
     /// Counts the live read of a namespace.

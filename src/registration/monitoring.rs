@@ -104,6 +104,14 @@ const ALERTS: &[Alert] = &[
         summary: "A watch of the API server does not hold: what is known grows old",
     },
     Alert {
+        name: "DevgrantWatchSilent",
+        // A watch is asked for anew every five minutes, so that silence of one is no silence.
+        expression: "time() - min by (pod, resource) (devgrant_watch_contact_seconds) > 15 * 60",
+        lasting: "5m",
+        severity: "warning",
+        summary: "The API server has not answered a watch for 15 minutes: what is known is as old",
+    },
+    Alert {
         name: "DevgrantPoliciesRefused",
         expression: "max by (pod) (devgrant_policy_refused) == 1",
         lasting: "1m",
