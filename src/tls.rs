@@ -9,6 +9,7 @@
 //! - [`files`]: a certificate and its key in files, as cert-manager writes them
 
 pub mod authority;
+mod constraints;
 pub mod files;
 pub mod pair;
 

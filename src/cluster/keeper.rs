@@ -182,18 +182,20 @@ impl Keeper {
     async fn step(&mut self, found: Found, now: SystemTime) {
         let (version, step) = match found {
             Found::Nothing => return,
-            Found::Whole(version) => (version, due(self.trust.as_ref(), now, self.settled())),
+            Found::Whole(version) => {
+                (version, due(self.trust.as_ref(), &self.names, now, self.settled()))
+            }
             // Emptied by hand while we run, to have another authority. What replicas show is still
             // signed by the last one, so it stays until the new one is trusted.
-            Found::Empty(version) => match due(self.trust.as_ref(), now, None) {
+            Found::Empty(version) => match due(self.trust.as_ref(), &self.names, now, None) {
                 Step::Create => (version, Step::Create),
                 _ => (version, Step::Introduce),
             },
         };
         let after = match (step, self.trust.clone()) {
             (Step::None, _) => return,
-            (Step::Create, _) | (_, None) => Trust::create(now),
-            (Step::Introduce, Some(trust)) => trust.introduce(now),
+            (Step::Create, _) | (_, None) => Trust::create(&self.names, now),
+            (Step::Introduce, Some(trust)) => trust.introduce(&self.names, now),
             (Step::Promote, Some(trust)) => Ok(trust.promote(now)),
             (Step::Retire, Some(trust)) => Ok(trust.retire()),
         };
@@ -233,6 +235,13 @@ impl Keeper {
                     self.metrics.cluster().authority(authority.validity().not_after);
                     self.metrics.cluster().authority_reload(Reload::Swapped);
                     tracing::info!("the authority that signs was read");
+                    for name in self.names.iter().filter(|name| !trust.current.permits(name)) {
+                        tracing::warn!(
+                            name,
+                            "the authority does not sign for a name of ours; whoever holds the Lease \
+                             replaces it where it has that name, so give all replicas the same --names"
+                        );
+                    }
                     self.authority.send_replace(Some(Arc::new(authority)));
                 }
                 Err(error) => {

@@ -212,7 +212,7 @@ mod tests {
         let fake = registered(None);
         let registrations = Registrations::new(fake.client());
         let found = registrations.read().await.unwrap();
-        let trust = Trust::create(SystemTime::now()).unwrap();
+        let trust = Trust::create(&[], SystemTime::now()).unwrap();
         let [mutating] = &found[..] else { panic!("{found:?}") };
         assert_eq!(mutating.untrusting(&trust), Some("mutate.pods.devgrant"));
         registrations.apply(mutating, &trust).await.unwrap();

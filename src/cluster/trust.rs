@@ -73,8 +73,13 @@ pub(super) enum Step {
 }
 
 /// What is due at a moment; `settled` is how long every registration has trusted all that is in the
-/// Secret, if it does.
-pub(super) fn due(trust: Option<&Trust>, now: SystemTime, settled: Option<Duration>) -> Step {
+/// Secret, if it does. An authority that may not sign for all of `names` is replaced as one that is old.
+pub(super) fn due(
+    trust: Option<&Trust>,
+    names: &[String],
+    now: SystemTime,
+    settled: Option<Duration>,
+) -> Step {
     let Some(trust) = trust else { return Step::Create };
     let current = trust.current.validity();
     if now > current.not_after {
@@ -88,7 +93,7 @@ pub(super) fn due(trust: Option<&Trust>, now: SystemTime, settled: Option<Durati
             _ => Step::None,
         };
     }
-    if now >= middle(current) {
+    if now >= middle(current) || !names.iter().all(|name| trust.current.permits(name)) {
         return Step::Introduce;
     }
     match &trust.previous {
@@ -104,14 +109,14 @@ fn middle(validity: Validity) -> SystemTime {
 }
 
 impl Trust {
-    /// The first authority, or the one after one that ended.
-    pub(super) fn create(now: SystemTime) -> Result<Self, Error> {
-        Ok(Self { current: Pair::new(LIFE, now)?, next: None, previous: None })
+    /// The first authority, or the one after one that ended; it signs for `names`.
+    pub(super) fn create(names: &[String], now: SystemTime) -> Result<Self, Error> {
+        Ok(Self { current: Pair::new(LIFE, now, names)?, next: None, previous: None })
     }
 
     /// The same with a new pair beside the current one.
-    pub(super) fn introduce(self, now: SystemTime) -> Result<Self, Error> {
-        Ok(Self { next: Some(Pair::new(LIFE, now)?), ..self })
+    pub(super) fn introduce(self, names: &[String], now: SystemTime) -> Result<Self, Error> {
+        Ok(Self { next: Some(Pair::new(LIFE, now, names)?), ..self })
     }
 
     /// The same with the new pair as the one that signs.
@@ -246,8 +251,8 @@ mod tests {
 
     #[test]
     fn what_is_due_follows_from_the_secret_and_the_clock() {
-        let stable = Trust::create(start()).unwrap();
-        let introduced = stable.clone().introduce(start() + DAY * 183).unwrap();
+        let stable = Trust::create(&[], start()).unwrap();
+        let introduced = stable.clone().introduce(&[], start() + DAY * 183).unwrap();
         let promoted = introduced.clone().promote(start() + DAY * 183);
         let (short, long) = (SETTLED.saturating_sub(Duration::from_secs(1)), SETTLED);
         for (name, trust, day, settled, step) in [
@@ -271,18 +276,39 @@ mod tests {
             let day_length = i64::try_from(DAY.as_secs()).unwrap();
             let since = 20_000 * day_length + day * day_length;
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(since).unwrap());
-            assert_eq!(due(trust, now, settled), step, "{name}");
+            assert_eq!(due(trust, &[], now, settled), step, "{name}");
         }
         // The next one ended before anybody trusted it, while the current one has a longer life.
         let mut late = introduced;
-        late.next = Some(Pair::new(DAY, start()).unwrap());
-        assert_eq!(due(Some(&late), start() + DAY * 2, Some(DAY)), Step::Introduce);
+        late.next = Some(Pair::new(DAY, start(), &[]).unwrap());
+        assert_eq!(due(Some(&late), &[], start() + DAY * 2, Some(DAY)), Step::Introduce);
+    }
+
+    #[test]
+    fn an_authority_that_may_not_sign_for_our_names_is_replaced_at_once() {
+        let [old, new] = ["localhost", "host.example"].map(str::to_owned);
+        let trust = Trust::create(std::slice::from_ref(&old), start()).unwrap();
+        let of =
+            |trust: &Trust, names: &[String], settled| due(Some(trust), names, start(), settled);
+        let both = [old.clone(), new];
+        assert_eq!(of(&trust, &both[..1], None), Step::None);
+        assert_eq!(of(&trust, &both, None), Step::Introduce);
+        let introduced = trust.introduce(&both, start()).unwrap();
+        assert_eq!(of(&introduced, &both, None), Step::None, "once, and then it is waited for");
+        assert_eq!(of(&introduced, &both, Some(SETTLED)), Step::Promote);
+        let promoted = introduced.promote(start());
+        assert_eq!(of(&promoted, &both, Some(DAY)), Step::None);
+        assert_eq!(
+            of(&promoted, &both[..1], Some(DAY)),
+            Step::None,
+            "fewer names need no other one"
+        );
     }
 
     #[test]
     fn every_state_is_read_back_from_the_secret() {
-        let stable = Trust::create(start()).unwrap();
-        let introduced = stable.clone().introduce(start()).unwrap();
+        let stable = Trust::create(&[], start()).unwrap();
+        let introduced = stable.clone().introduce(&[], start()).unwrap();
         let promoted = introduced.clone().promote(start() + Duration::from_nanos(1));
         assert_eq!(promoted.certificates().count(), 2);
         for trust in [stable, introduced, promoted] {
@@ -292,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_not_whole_is_told_by_its_key() {
-        let trust = Trust::create(start()).unwrap().introduce(start()).unwrap();
+        let trust = Trust::create(&[], start()).unwrap().introduce(&[], start()).unwrap();
         let promoted = trust.clone().promote(start());
         let changed = |trust: &Trust, key: &str, text: Option<&[u8]>| {
             let mut data = data(trust);
@@ -302,7 +328,7 @@ mod tests {
             };
             Trust::read(&data).map_err(|bad| bad.to_string())
         };
-        let other = Pair::new(DAY, start()).unwrap();
+        let other = Pair::new(DAY, start(), &[]).unwrap();
         for (key, text, told) in [
             ("ca.crt", None, "key `ca.crt` is missing"),
             ("ca.key", None, "key `ca.key` is missing"),

@@ -38,11 +38,13 @@ impl Authority {
     /// A new authority, whose leaves are for `names`: DNS names and IP addresses.
     pub fn new(names: Vec<String>, now: SystemTime) -> Result<Self, Error> {
         check(&names)?;
-        Self::of(Pair::new(AUTHORITY, now)?, names)
+        Self::of(Pair::new(AUTHORITY, now, &names)?, names)
     }
 
-    /// The authority of a pair, whose leaves are for `names`.
-    pub fn of(pair: Pair, names: Vec<String>) -> Result<Self, Error> {
+    /// The authority of a pair, whose leaves are for as many of `names` as it may sign for: of a leaf
+    /// with one more, callers believe none.
+    pub fn of(pair: Pair, mut names: Vec<String>) -> Result<Self, Error> {
+        names.retain(|name| pair.permits(name));
         let key = KeyPair::from_pem(pair.key()).map_err(Error::Authority)?;
         let issuer = Issuer::from_ca_cert_pem(pair.certificate(), key).map_err(Error::Authority)?;
         Ok(Self { issuer, pair, names })

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::authority::{named, starting};
-use super::{Error, Validity};
+use super::{Error, Validity, constraints};
 
 /// The certificate and the key of an authority: they belong together, and may sign.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,13 +36,14 @@ pub enum Torn {
 }
 
 impl Pair {
-    /// A new P-256 key, and a certificate for it that begins now.
-    pub fn new(life: Duration, now: SystemTime) -> Result<Self, Error> {
+    /// A new P-256 key, and a certificate for it that begins now and lets it sign for `names` alone.
+    pub fn new(life: Duration, now: SystemTime, names: &[String]) -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(Error::Authority)?;
         let validity = starting(now, life);
         let mut params = named("devgrant authority", &[], validity)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.name_constraints = constraints::of(names);
         let certificate = params.self_signed(&key).map_err(Error::Authority)?.pem();
         Ok(Self { certificate, key: key.serialize_pem(), validity })
     }
@@ -62,6 +63,13 @@ impl Pair {
             return Err(Torn::Mismatch);
         }
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), validity })
+    }
+
+    /// Whether it may sign for a name; one that cannot be read may sign for all that it is asked for.
+    pub fn permits(&self, name: &str) -> bool {
+        let Ok(der) = single(&self.certificate) else { return true };
+        x509_parser::parse_x509_certificate(&der)
+            .map_or(true, |(_, parsed)| constraints::permits(&parsed, name))
     }
 
     /// The certificate, PEM.
@@ -108,14 +116,14 @@ mod tests {
 
     #[test]
     fn what_was_made_is_read_back() {
-        let made = Pair::new(DAY, SystemTime::now()).unwrap();
+        let made = Pair::new(DAY, SystemTime::now(), &[]).unwrap();
         assert_eq!(Pair::read(made.certificate(), made.key()), Ok(made.clone()));
         assert!(!format!("{made:?}").contains("PRIVATE"), "{made:?}");
     }
 
     #[test]
     fn what_is_no_authority_is_told_apart() {
-        let [one, other] = [(); 2].map(|()| Pair::new(DAY, SystemTime::now()).unwrap());
+        let [one, other] = [(); 2].map(|()| Pair::new(DAY, SystemTime::now(), &[]).unwrap());
         let leaf_key = KeyPair::generate().unwrap();
         let leaf = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
         let leaf = leaf.self_signed(&leaf_key).unwrap().pem();

@@ -1,7 +1,14 @@
 //! `devgrant serve` in a cluster, with the rights, the registration and the guard that `devgrant
 //! manifests` prints, and its own authority.
 
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+
 use libtest_mimic::Trial;
+use rcgen::{Certificate, CertificateParams, Issuer, KeyPair};
+use rustls::ServerConnection;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
@@ -33,6 +40,7 @@ fn grants(plane: &ControlPlane) {
     replica.wait_until_trusted();
     let bundle = installation.bundle().unwrap();
     assert_eq!(installation.secret("ca.crt"), Some(bundle.clone()));
+    a_leaked_key_is_good_for_our_names_alone(plane, &installation);
     for _ in 0..IN_A_HURRY {
         let namespace = installation.room();
         is_granted(&plane.create(&pods(&namespace), &asking()));
@@ -54,6 +62,51 @@ fn grants(plane: &ControlPlane) {
         (answer["allowed"] == true && answer["patch"].is_null()).then_some(())
     });
     replica.is_calm();
+}
+
+/// As Go judges it, which the API server and kubectl are written in.
+fn a_leaked_key_is_good_for_our_names_alone(plane: &ControlPlane, installation: &Installation<'_>) {
+    let certificate = installation.secret("ca.crt").unwrap();
+    let key = KeyPair::from_pem(&installation.secret("ca.key").unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&certificate, key).unwrap();
+    let file = plane.folder().join(format!("{}-ca.crt", installation.namespace));
+    fs::write(&file, &certificate).unwrap();
+    let says = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let server = format!("--server=https://127.0.0.1:{}", shaking_hands(&leaf, &key));
+        let authority = format!("--certificate-authority={}", file.display());
+        let mut kubectl = plane.kubectl();
+        kubectl.env("KUBECONFIG", "/dev/null").args(["get", "--raw=/livez", "--token=none"]);
+        kubectl.args([server, authority]);
+        String::from_utf8(kubectl.output().unwrap().stderr).unwrap()
+    };
+    let ours = says(&["127.0.0.1"]);
+    assert!(!ours.is_empty() && !ours.contains("x509"), "{ours}");
+    for other in ["kubernetes.default.svc", "127.0.0.2"] {
+        let said = says(&["127.0.0.1", other]);
+        assert!(said.contains("not authorized to sign for this name"), "{other}: {said}");
+    }
+}
+
+/// The port of a server with this certificate that hangs up behind each handshake.
+fn shaking_hands(leaf: &Certificate, key: &KeyPair) -> u16 {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = Arc::new(config.with_single_cert(vec![leaf.der().clone()], key).unwrap());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            // Also where it is refused: that is for the client to say.
+            let _ = connection.complete_io(&mut stream);
+        }
+    });
+    port
 }
 
 fn follows(plane: &ControlPlane) {

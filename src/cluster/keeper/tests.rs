@@ -132,7 +132,7 @@ async fn who_comes_second_with_an_authority_takes_the_first_one() {
     let fake = installed();
     let mut replica = Replica::new(&fake, "one");
     let now = SystemTime::now();
-    let first = Trust::create(now).unwrap();
+    let first = Trust::create(&[], now).unwrap();
     fake.race(SECRET_PATH, json!({ "data": first.to_patch() }));
     replica.turn(now).await;
     assert_eq!(secret(&fake)["ca.crt"], first.bundle(), "what came first stays");
