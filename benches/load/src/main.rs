@@ -7,9 +7,9 @@ mod client;
 mod picture;
 mod report;
 mod server;
+mod versions;
 
 #[path = "../../support/reviews.rs"]
-#[allow(dead_code)]
 mod reviews;
 
 use std::fs;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use client::{Client, From, Run};
 use report::{Report, Row};
 use reviews::{Annotated, FIFTY, LARGE, ONE, ORDINARY, SMALL, Size, review};
-use server::{Kind, Server, Tls};
+use server::{Kind, Programs, Server, Tls};
 
 #[derive(Parser)]
 struct Arguments {
@@ -49,6 +49,9 @@ struct Arguments {
     /// Where the programs are.
     #[arg(long, default_value = "target")]
     builds: PathBuf,
+    /// Another devgrant than the release build there.
+    #[arg(long)]
+    devgrant: Option<PathBuf>,
     /// Where result.json, table.txt and picture.svg go.
     #[arg(long, default_value = "target/load")]
     out: PathBuf,
@@ -74,6 +77,7 @@ async fn main() -> anyhow::Result<()> {
         fs::write(out.join("picture.svg"), picture::draw(&report))?;
         return Ok(());
     }
+    versions::same()?;
     fs::create_dir_all(&out)?;
     let scratch = tempfile::tempdir()?;
     let (tls, pem) = Tls::make(scratch.path())?;
@@ -108,7 +112,13 @@ const KINDS: [(&str, Annotated); 3] = [
 impl Bench {
     async fn serve(&self, kind: Kind) -> anyhow::Result<Server> {
         let review = review(SMALL, Annotated::Asking);
-        Server::start(kind, &self.arguments.builds, &self.tls, &self.client, &review).await
+        Server::start(kind, &self.programs(), &self.tls, &self.client, &review).await
+    }
+
+    fn programs(&self) -> Programs {
+        let builds = self.arguments.builds.clone();
+        let devgrant = self.arguments.devgrant.clone();
+        Programs { devgrant: devgrant.unwrap_or_else(|| builds.join("release/devgrant")), builds }
     }
 
     fn kinds(&self) -> Vec<Kind> {

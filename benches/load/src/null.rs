@@ -1,11 +1,12 @@
 //! The null server: reads a review and answers a constant. What it costs is TLS and HTTP, and all that a
 //! webhook of these crates costs before it does anything.
 //!
-//! TLS is devgrant's own code; HTTP is hyper's HTTP/1.1 with an axum route, as devgrant has it. Used as
+//! TLS is set up as devgrant's (`config` in `src/tls.rs`), and so is HTTP/1.1 (`src/server/connection.rs`);
+//! the harness holds that the crates below are of the same versions. Used as
 //! `devgrant-load-null ADDRESS:PORT CERTIFICATE KEY`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -13,11 +14,13 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use axum::routing::post;
 use bytes::Bytes;
-use devgrant::tls::Source;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
@@ -29,10 +32,9 @@ async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let mut next = move |what: &'static str| arguments.next().context(what);
     let address: SocketAddr = next("no address")?.parse()?;
-    let certificate = next("no certificate")?.into();
-    let key = next("no key")?.into();
-    let source = Source::Files { certificate, key, reread: Duration::from_hours(1) };
-    let tls = TlsAcceptor::from(source.load().await?.config());
+    let certificate = CertificateDer::from_pem_file(next("no certificate")?)?;
+    let key = PrivateKeyDer::from_pem_file(next("no key")?)?;
+    let tls = TlsAcceptor::from(Arc::new(config(certificate, key)?));
     let routes = Router::new().route(
         "/mutate",
         post(async |_: Bytes| ([(header::CONTENT_TYPE, "application/json")], ANSWER)),
@@ -55,4 +57,17 @@ async fn main() -> anyhow::Result<()> {
             anyhow::Ok(())
         });
     }
+}
+
+fn config(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }

@@ -12,6 +12,12 @@ use nix::unistd::Pid;
 
 use crate::client::Client;
 
+/// Where the programs of the servers are.
+pub struct Programs {
+    pub builds: PathBuf,
+    pub devgrant: PathBuf,
+}
+
 /// Which server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -38,13 +44,13 @@ impl Kind {
         }
     }
 
-    fn command(&self, builds: &Path, at: SocketAddr, tls: &Tls) -> Command {
+    fn command(&self, programs: &Programs, at: SocketAddr, tls: &Tls) -> Command {
         let at = at.to_string();
-        let program = |path: &str| Command::new(builds.join(path));
+        let program = |path: &str| Command::new(programs.builds.join(path));
         match self {
             Self::Null | Self::KubeRs => {
                 let mut command = program(if *self == Self::Null {
-                    "release/devgrant-load-null"
+                    "load-harness/release/devgrant-load-null"
                 } else {
                     "load-peers/release/devgrant-bench-kube-rs"
                 });
@@ -52,7 +58,7 @@ impl Kind {
                 command
             }
             Self::Devgrant(_) | Self::Quiet => {
-                let mut command = program("release/devgrant");
+                let mut command = Command::new(&programs.devgrant);
                 command.args(["serve", "--standalone", "--health", "127.0.0.1:0", "--listen", &at]);
                 command.arg("--tls-cert").arg(&tls.certificate).arg("--tls-key").arg(&tls.key);
                 // As in a cluster: standalone it is text.
@@ -104,14 +110,14 @@ impl Server {
     /// Starts a server and waits until it has answered a review.
     pub async fn start(
         kind: Kind,
-        builds: &Path,
+        programs: &Programs,
         tls: &Tls,
         client: &Client,
         review: &[u8],
     ) -> anyhow::Result<Self> {
         // Free a moment ago; whoever takes it in between makes the start fail, and nothing wrong.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = kind.command(builds, address, tls);
+        let mut command = kind.command(programs, address, tls);
         let start = Instant::now();
         let child = command
             .stdin(Stdio::null())
