@@ -3,7 +3,8 @@
 //!
 //! TLS is set up as devgrant's (`config` in `src/tls.rs`), and so is HTTP/1.1 (`src/server/connection.rs`);
 //! the harness holds that the crates below are of the same versions. Used as
-//! `devgrant-load-null ADDRESS:PORT CERTIFICATE KEY`.
+//! `devgrant-load-null ADDRESS:PORT CERTIFICATE KEY`. An API server takes no answer with another uid than
+//! its own: with `--uid` at the end the first one in the body is answered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +26,10 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-const ANSWER: &str = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"75c1d2db-9ecf-485c-bf67-96da40046792","allowed":true}}"#;
+const BEFORE: &str =
+    r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":""#;
+const UID: &str = "75c1d2db-9ecf-485c-bf67-96da40046792";
+const AFTER: &str = r#"","allowed":true}}"#;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -35,10 +39,17 @@ async fn main() -> anyhow::Result<()> {
     let certificate = CertificateDer::from_pem_file(next("no certificate")?)?;
     let key = PrivateKeyDer::from_pem_file(next("no key")?)?;
     let tls = TlsAcceptor::from(Arc::new(config(certificate, key)?));
-    let routes = Router::new().route(
-        "/mutate",
-        post(async |_: Bytes| ([(header::CONTENT_TYPE, "application/json")], ANSWER)),
-    );
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let constant = Bytes::from([BEFORE, UID, AFTER].concat());
+    let route = if next("no --uid").is_ok_and(|last| last == "--uid") {
+        post(async move |body: Bytes| {
+            let uid = uid(&body).unwrap_or(UID);
+            (json, [BEFORE, uid, AFTER].concat())
+        })
+    } else {
+        post(async move |_: Bytes| (json, constant.clone()))
+    };
+    let routes = Router::new().route("/mutate", route);
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -57,6 +68,12 @@ async fn main() -> anyhow::Result<()> {
             anyhow::Ok(())
         });
     }
+}
+
+/// The first uid in a body, which is that of the review: `request` begins with it.
+fn uid(body: &[u8]) -> Option<&str> {
+    let (_, rest) = str::from_utf8(body).ok()?.split_once(r#""uid":""#)?;
+    rest.split('"').next()
 }
 
 fn config(
