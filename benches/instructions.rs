@@ -15,6 +15,8 @@ mod reviews;
 
 use std::env;
 use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use devgrant::decision::line::{self, pod_of};
@@ -27,7 +29,18 @@ use baseline::Counts;
 use callgrind::step;
 use reviews::{Annotated, FIFTY, LARGE, ONE, ORDINARY, SMALL, Size};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do where even that cannot be written.
+            let _ = writeln!(io::stderr(), "\ninstructions: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     if callgrind::is_counting() {
         callgrind::begin()?;
         return steps();
