@@ -18,14 +18,7 @@ const AT_LEAST: usize = 500;
 const REFUSED: &str = "ValidatingAdmissionPolicy";
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
-    let mut by_flags: BTreeMap<Vec<String>, Vec<PathBuf>> = BTreeMap::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
-    for folder in sorted(&root) {
-        let case = read_case(&folder);
-        if is_admitted(&case, &folder) {
-            by_flags.entry(flags(&case)).or_default().push(folder);
-        }
-    }
+    let by_flags = admitted();
     let count: usize = by_flags.values().map(Vec::len).sum();
     assert!(count >= AT_LEAST, "{count} cases, at least {AT_LEAST} were there");
     let mut trials: Vec<Trial> = by_flags
@@ -38,6 +31,19 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     trials.push(trial("guard::refuses_what_was_not_granted", plane, |plane| refuses(plane)));
     trials.push(trial("guard::can_be_afforded", plane, |plane| can_be_afforded(plane)));
     trials
+}
+
+/// The golden cases whose pods the webhook admits, by the flags of `devgrant manifests` for the guard.
+pub(crate) fn admitted() -> BTreeMap<Vec<String>, Vec<PathBuf>> {
+    let mut by_flags: BTreeMap<Vec<String>, Vec<PathBuf>> = BTreeMap::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
+    for folder in sorted(&root) {
+        let case = read_case(&folder);
+        if is_admitted(&case, &folder) {
+            by_flags.entry(flags(&case)).or_default().push(folder);
+        }
+    }
+    by_flags
 }
 
 /// Whether the webhook admits the pod of a case, in a namespace where the guard is in force.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 
 use libtest_mimic::Trial;
 use serde_json::{Map, Value, json};
@@ -24,6 +25,55 @@ const HELM_LABELS: &[&str] = &[
 ];
 /// The version that Helm renders for: it knows no cluster here.
 const KUBERNETES: &str = "--kube-version=1.36.3";
+
+/// The flags of `devgrant manifests` for what the API server takes.
+pub(crate) const VARIANTS: &[&[&str]] = &[
+    &[],
+    &["--cert-manager"],
+    &["--monitoring", "--nodes"],
+    &["--cert-manager", "--monitoring", "--failure-policy=Ignore", "--replicas=3"],
+    &["--url=https://127.0.0.1:8443"],
+    &[
+        "--api-server-cidr=10.0.0.0/28",
+        "--api-server-cidr=fd00::/64",
+        "--metrics-from-namespace=monitoring",
+    ],
+];
+/// Values of the chart, and the flags of `devgrant manifests` for the same.
+pub(crate) const CHARTS: &[(&[&str], &[&str])] = &[
+    (&[], &[]),
+    (&["certificates.from=certManager"], &["--cert-manager"]),
+    (&["monitoring.enabled=true", "nodes=true"], &["--monitoring", "--nodes"]),
+    (
+        &["certificates.from=certManager", "nodes=true", "replicas=3"],
+        &["--cert-manager", "--nodes", "--replicas=3"],
+    ),
+    (&["registration.failurePolicy=Ignore"], &["--failure-policy=Ignore"]),
+    (
+        &["networkPolicy.apiServerCidrs={10.0.0.0/28,fd00::/64}"],
+        &["--api-server-cidr=10.0.0.0/28", "--api-server-cidr=fd00::/64"],
+    ),
+    (
+        &[
+            "networkPolicy.apiServerCidrs={10.0.0.0/28}",
+            "networkPolicy.metricsFromNamespaces={monitoring,other}",
+        ],
+        &[
+            "--api-server-cidr=10.0.0.0/28",
+            "--metrics-from-namespace=monitoring",
+            "--metrics-from-namespace=other",
+        ],
+    ),
+    (&["prefix=devices.example.org"], &["--prefix=devices.example.org"]),
+    (&["image.repository=other/devgrant", "image.tag=1.2.3"], &["--image=other/devgrant:1.2.3"]),
+    (
+        &["config.tracesEndpoint=http://collector.observability.svc:4318"],
+        &["--config=tests/cluster/traces.yaml"],
+    ),
+];
+/// The folders of `deploy/kustomize`, and the same.
+pub(crate) const KUSTOMIZATIONS: &[(&str, &[&str])] =
+    &[("base", &[]), ("cert-manager", &["--cert-manager"])];
 
 pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     vec![
@@ -52,26 +102,8 @@ fn the_api_server_takes_every_object(plane: &ControlPlane) {
     // A dry run makes no namespace for those that come after it.
     let namespace = json!({ "metadata": { "name": "devgrant-system" } });
     plane.call("POST", "/api/v1/namespaces", Some(&namespace));
-    let definitions = format!("--filename={}", tools().join("definitions").display());
-    fine(&plane.kubectl().args(["apply", "--server-side", &definitions]).output().unwrap());
-    soon("the kinds of others to be served", || {
-        let kinds = "certificates.cert-manager.io,issuers.cert-manager.io,\
-                     podmonitors.monitoring.coreos.com,prometheusrules.monitoring.coreos.com";
-        let asked = plane.kubectl().args(["get", kinds, "--namespace=default"]).output().unwrap();
-        asked.status.success().then_some(())
-    });
-    for flags in [
-        &[][..],
-        &["--cert-manager"],
-        &["--monitoring", "--nodes"],
-        &["--cert-manager", "--monitoring", "--failure-policy=Ignore", "--replicas=3"],
-        &["--url=https://127.0.0.1:8443"],
-        &[
-            "--api-server-cidr=10.0.0.0/28",
-            "--api-server-cidr=fd00::/64",
-            "--metrics-from-namespace=monitoring",
-        ],
-    ] {
+    know_kinds_of_others(plane);
+    for flags in VARIANTS {
         let text = printed(flags);
         let applied = fine(&dry_run(plane, &text));
         assert_eq!(applied.lines().count(), documents(&text).len(), "{flags:?}: {applied}");
@@ -88,6 +120,22 @@ fn the_api_server_takes_every_object(plane: &ControlPlane) {
         let refused = dry_run(plane, &text.replacen(ours, other, 1));
         assert!(!refused.status.success(), "{other:?} is taken");
     }
+}
+
+/// Makes sure that the API server serves the kinds of cert-manager and of the Prometheus operator.
+pub(crate) fn know_kinds_of_others(plane: &ControlPlane) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let definitions = format!("--filename={}", tools().join("definitions").display());
+        fine(&plane.kubectl().args(["apply", "--server-side", &definitions]).output().unwrap());
+        soon("the kinds of others to be served", || {
+            let kinds = "certificates.cert-manager.io,issuers.cert-manager.io,\
+                         podmonitors.monitoring.coreos.com,prometheusrules.monitoring.coreos.com";
+            let mut kubectl = plane.kubectl();
+            let asked = kubectl.args(["get", kinds, "--namespace=default"]).output().unwrap();
+            asked.status.success().then_some(())
+        });
+    });
 }
 
 /// What the API server says of objects that it does not keep.
@@ -124,45 +172,8 @@ fn judged(rules: &Value) -> Output {
 }
 
 fn helm_renders_what_manifests_prints() {
-    for (values, flags) in [
-        (&[][..], &[][..]),
-        (&["certificates.from=certManager"], &["--cert-manager"]),
-        (&["monitoring.enabled=true", "nodes=true"], &["--monitoring", "--nodes"]),
-        (
-            &["certificates.from=certManager", "nodes=true", "replicas=3"],
-            &["--cert-manager", "--nodes", "--replicas=3"],
-        ),
-        (&["registration.failurePolicy=Ignore"], &["--failure-policy=Ignore"]),
-        (
-            &["networkPolicy.apiServerCidrs={10.0.0.0/28,fd00::/64}"],
-            &["--api-server-cidr=10.0.0.0/28", "--api-server-cidr=fd00::/64"],
-        ),
-        (
-            &[
-                "networkPolicy.apiServerCidrs={10.0.0.0/28}",
-                "networkPolicy.metricsFromNamespaces={monitoring,other}",
-            ],
-            &[
-                "--api-server-cidr=10.0.0.0/28",
-                "--metrics-from-namespace=monitoring",
-                "--metrics-from-namespace=other",
-            ],
-        ),
-        (&["prefix=devices.example.org"], &["--prefix=devices.example.org"]),
-        (
-            &["image.repository=other/devgrant", "image.tag=1.2.3"],
-            &["--image=other/devgrant:1.2.3"],
-        ),
-        (
-            &["config.tracesEndpoint=http://collector.observability.svc:4318"],
-            &["--config=tests/cluster/traces.yaml"],
-        ),
-    ] {
-        let mut arguments = vec!["template", "devgrant", CHART, KUBERNETES];
-        arguments.extend(["--namespace=devgrant-system", "--set=namespace.create=true"]);
-        let values: Vec<String> = values.iter().map(|value| format!("--set={value}")).collect();
-        arguments.extend(values.iter().map(String::as_str));
-        let mut rendered = documents(&fine(&tool("helm", &arguments)));
+    for (values, flags) in CHARTS {
+        let mut rendered = documents(&rendered(values));
         for object in rendered.values_mut() {
             let labels = object["metadata"]["labels"].as_object_mut().unwrap();
             for label in HELM_LABELS {
@@ -171,6 +182,15 @@ fn helm_renders_what_manifests_prints() {
         }
         same(&rendered, &manifests(flags), &format!("helm {values:?}"));
     }
+}
+
+/// What Helm renders with some values, the namespace with it.
+pub(crate) fn rendered(values: &[&str]) -> String {
+    let mut arguments = vec!["template", "devgrant", CHART, KUBERNETES];
+    arguments.extend(["--namespace=devgrant-system", "--set=namespace.create=true"]);
+    let values: Vec<String> = values.iter().map(|value| format!("--set={value}")).collect();
+    arguments.extend(values.iter().map(String::as_str));
+    fine(&tool("helm", &arguments))
 }
 
 fn helm_installs_into_another_namespace() {
@@ -206,7 +226,7 @@ fn helm_refuses_values_that_do_not_fit() {
 }
 
 fn kustomize_builds_what_manifests_prints() {
-    for (folder, flags) in [("base", &[][..]), ("cert-manager", &["--cert-manager"])] {
+    for (folder, flags) in KUSTOMIZATIONS {
         let built = fine(&tool("kustomize", &["build", &format!("deploy/kustomize/{folder}")]));
         same(&documents(&built), &manifests(flags), &format!("kustomize {folder}"));
     }
@@ -214,7 +234,7 @@ fn kustomize_builds_what_manifests_prints() {
 
 const CHART: &str = "deploy/helm/devgrant";
 
-type Objects = BTreeMap<String, Value>;
+pub(crate) type Objects = BTreeMap<String, Value>;
 
 #[track_caller]
 fn same(made: &Objects, printed: &Objects, how: &str) {
@@ -229,14 +249,14 @@ fn manifests(flags: &[&str]) -> Objects {
     documents(&printed(flags))
 }
 
-fn printed(flags: &[&str]) -> String {
+pub(crate) fn printed(flags: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).arg("manifests").args(flags);
     fine(&command.output().unwrap())
 }
 
 /// The objects of a text by kind and name.
-fn documents(text: &str) -> Objects {
+pub(crate) fn documents(text: &str) -> Objects {
     let objects: Vec<Option<Map<String, Value>>> = serde_saphyr::from_multiple(text).unwrap();
     let mut named = Objects::new();
     for object in objects.into_iter().flatten().map(Value::Object) {
@@ -247,13 +267,13 @@ fn documents(text: &str) -> Objects {
 }
 
 #[track_caller]
-fn fine(output: &Output) -> String {
+pub(crate) fn fine(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn tool(name: &str, arguments: &[&str]) -> Output {
+pub(crate) fn tool(name: &str, arguments: &[&str]) -> Output {
     let program = tools().join(name);
     let mut command = Command::new(&program);
     let command = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
@@ -270,7 +290,7 @@ fn tools() -> PathBuf {
 }
 
 /// What a program says that is given this text.
-fn fed(command: &mut Command, text: &str) -> Output {
+pub(crate) fn fed(command: &mut Command, text: &str) -> Output {
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = pipes.spawn().unwrap();
     running.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -37,6 +37,7 @@ mod reach;
 mod registration;
 mod reinvocation;
 mod requests;
+mod schemas;
 mod server;
 mod serving;
 mod traces;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         registration::trials,
         reinvocation::trials,
         requests::trials,
+        schemas::trials,
         serving::trials,
         traces::trials,
     ];
