@@ -92,6 +92,7 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
         trial("install::the_api_server_takes_every_object", plane, |plane| {
             the_api_server_takes_every_object(plane);
         }),
+        trial("install::its_pod_is_restricted", plane, |plane| its_pod_is_restricted(plane)),
         trial("install::prometheus_reads_the_alerts", plane, |_| prometheus_reads_the_alerts()),
     ]
 }
@@ -142,6 +143,26 @@ pub(crate) fn know_kinds_of_others(plane: &ControlPlane) {
 fn dry_run(plane: &ControlPlane, objects: &str) -> Output {
     let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"];
     fed(plane.kubectl().args(arguments).args(["--validate=strict", "--filename=-"]), objects)
+}
+
+/// By the strictest level of Pod Security, as it is today.
+fn its_pod_is_restricted(plane: &ControlPlane) {
+    let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+    let pods = format!("/api/v1/namespaces/{}/pods?dryRun=All", plane.namespace(&labels));
+    for flags in VARIANTS {
+        let objects = manifests(flags);
+        let Some(deployment) = objects.get("\"Deployment\"/\"devgrant\"") else {
+            assert!(flags.iter().any(|flag| flag.starts_with("--url")), "{flags:?}");
+            continue;
+        };
+        let mut pod = deployment["spec"]["template"].clone();
+        pod["metadata"]["name"] = json!("p");
+        let answer = plane.call("POST", &pods, Some(&pod));
+        assert_eq!(answer.status, 201, "{flags:?}: {}", answer.message());
+        pod["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true);
+        pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"].take();
+        assert_eq!(plane.call("POST", &pods, Some(&pod)).status, 403, "{flags:?}");
+    }
 }
 
 /// By Prometheus' own parser: the syntax, what the functions take, the templates of the texts.

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
@@ -37,18 +37,23 @@ impl<'a> Installation<'a> {
     pub(crate) fn new(plane: &'a ControlPlane, policies: &[(&str, &str)]) -> Self {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let namespace = plane.namespace(&json!({}));
-        let kubeconfig = plane.folder().join(format!("{namespace}.kubeconfig"));
         let policies = Mount::new(policies);
-        let installation = Self { plane, namespace, policies, kubeconfig, _alone: alone };
+        let kubeconfig = PathBuf::new();
+        let mut installation = Self { plane, namespace, policies, kubeconfig, _alone: alone };
         installation.remove_last();
         installation.apply(&["--only=rbac"], &["--server-side"]);
         installation.wait_for_rights();
-        installation.write_kubeconfig();
+        installation.kubeconfig = write_kubeconfig(plane, &installation.namespace, "devgrant");
         installation
     }
 
     /// Starts a server, as the pod of this name.
     pub(crate) fn replica(&self, name: &str, uid: &str) -> Server {
+        self.replica_with(name, uid, &[])
+    }
+
+    /// The same, with further flags of `serve`.
+    pub(crate) fn replica_with(&self, name: &str, uid: &str, flags: &[&str]) -> Server {
         let mut command = program();
         command
             .args(["serve", "--listen=127.0.0.1:0", "--health=127.0.0.1:0"])
@@ -56,6 +61,7 @@ impl<'a> Installation<'a> {
             .arg("--shutdown-delay=500ms")
             // The API server looks at the certificate again and again.
             .arg("--max-connection-age=1s")
+            .args(flags)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", name)
@@ -74,6 +80,23 @@ impl<'a> Installation<'a> {
     pub(crate) fn register(&self, server: &Server, flags: &[&str]) {
         let url = format!("--url=https://{}", server.reviews);
         self.apply(&["--only=registration", "--only=guard", &url], flags);
+    }
+
+    /// Registers it with the authorities of a file; what kubectl says.
+    pub(crate) fn register_trusting(
+        &self,
+        server: &Server,
+        authorities: &Path,
+        flags: &[&str],
+    ) -> Output {
+        let url = format!("--url=https://{}", server.reviews);
+        let bundle = format!("--ca-bundle={}", authorities.display());
+        self.applied(&["--only=registration", &url, &bundle], flags)
+    }
+
+    /// Lets its servers read nodes.
+    pub(crate) fn allow_nodes(&self) {
+        self.apply(&["--only=rbac", "--nodes"], &["--server-side"]);
     }
 
     /// The same, and waits until the API server asks it.
@@ -161,6 +184,11 @@ impl<'a> Installation<'a> {
 
     /// What `devgrant manifests` prints, for the namespaces of this installation only.
     fn apply(&self, parts: &[&str], flags: &[&str]) {
+        let output = self.applied(parts, flags);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn applied(&self, parts: &[&str], flags: &[&str]) -> Output {
         let mut arguments: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
         arguments.push(format!("--own-namespace={}", self.namespace));
         arguments.push(format!("--policies={}", self.policies.path().display()));
@@ -172,7 +200,7 @@ impl<'a> Installation<'a> {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
         fs::write(&file, list.to_string()).unwrap();
         let mut kubectl = self.plane.kubectl();
-        run(kubectl.arg("apply").args(flags).arg("--filename").arg(&file));
+        kubectl.arg("apply").args(flags).arg("--filename").arg(&file).output().unwrap()
     }
 
     /// What the last installation left in the whole cluster.
@@ -195,20 +223,22 @@ impl<'a> Installation<'a> {
         }
     }
 
-    /// One with a token of the service account.
-    fn write_kubeconfig(&self) {
-        let accounts = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
-        let request = json!({ "spec": { "expirationSeconds": 3600 } });
-        let token = self.plane.create(&format!("{accounts}/devgrant/token"), &request);
-        let text = fs::read_to_string(self.plane.kubeconfig()).unwrap();
-        let mut kubeconfig: Value = serde_json::from_str(&text).unwrap();
-        kubeconfig["users"][0]["user"]["token"] = token["status"]["token"].clone();
-        fs::write(&self.kubeconfig, kubeconfig.to_string()).unwrap();
-    }
-
     fn user(&self) -> String {
         format!("system:serviceaccount:{}:devgrant", self.namespace)
     }
+}
+
+/// Writes a kubeconfig with a token of a service account.
+pub(crate) fn write_kubeconfig(plane: &ControlPlane, namespace: &str, account: &str) -> PathBuf {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let request = json!({ "spec": { "expirationSeconds": 3600 } });
+    let token = plane.create(&path, &request);
+    let text = fs::read_to_string(plane.kubeconfig()).unwrap();
+    let mut kubeconfig: Value = serde_json::from_str(&text).unwrap();
+    kubeconfig["users"][0]["user"]["token"] = token["status"]["token"].clone();
+    let file = plane.folder().join(format!("{namespace}-{account}.kubeconfig"));
+    fs::write(&file, kubeconfig.to_string()).unwrap();
+    file
 }
 
 /// Kinds of which there is one object in the whole cluster.

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
@@ -35,7 +36,30 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
             same_text(&shown, &fs::read_to_string(&golden).unwrap_or_default());
         })
     };
-    folders.into_iter().map(of).collect()
+    let mut trials: Vec<Trial> = folders.into_iter().map(of).collect();
+    trials.push(trial("kubectl::runs_and_completes_the_plugin", plane, |plane| plugin(plane)));
+    trials
+}
+
+/// By the two names that README.md says to install it under.
+fn plugin(plane: &ControlPlane) {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["kubectl-devgrant", "kubectl_complete-devgrant"] {
+        symlink(env!("CARGO_BIN_EXE_devgrant"), folder.path().join(name)).unwrap();
+    }
+    let said = |words: &[&str]| {
+        let mut kubectl = plane.kubectl();
+        // Devgrant refuses variables that it does not know, such as those of the tests.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEVGRANT_")) {
+            kubectl.env_remove(name);
+        }
+        let output = kubectl.env("PATH", folder.path()).args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["devgrant", "policy", "show", "kvm"]).contains("/dev/kvm"));
+    let completed = said(&["__complete", "devgrant", "policy", "sh"]);
+    assert!(completed.starts_with("show\t"), "{completed}");
 }
 
 /// What kubectl shows of the object of a case: of a workload, when it is applied.

@@ -37,6 +37,8 @@ mod reach;
 mod registration;
 mod reinvocation;
 mod requests;
+mod rights;
+mod scan;
 mod schemas;
 mod server;
 mod serving;
@@ -72,6 +74,8 @@ fn main() -> ExitCode {
         registration::trials,
         reinvocation::trials,
         requests::trials,
+        rights::trials,
+        scan::trials,
         schemas::trials,
         serving::trials,
         traces::trials,

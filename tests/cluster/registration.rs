@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane};
 use crate::manifests::{Applied, pod};
+use crate::process::soon;
 use crate::trial;
 
 /// What the API server says of a webhook that does not answer.
@@ -17,6 +18,7 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
     vec![
         trial("registration::shows_pods_that_ask", plane, |plane| by_annotation(plane)),
         trial("registration::shows_old_shapes_to_always", plane, |plane| by_volume(plane)),
+        trial("registration::leaves_namespaces_out_by_name", plane, |plane| by_name(plane)),
     ]
 }
 
@@ -92,5 +94,40 @@ fn by_volume(plane: &ControlPlane) {
         let mut spec = volume(json!({ "name": "w", "hostPath": { "path": path } }));
         spec["volumes"][0] = json!({ "name": "v", "emptyDir": {} });
         check(plane, &applied, &pod(&Value::Null, &spec), shown);
+    }
+}
+
+/// Whatever labels they have, by the webhooks and by the guard.
+fn by_name(plane: &ControlPlane) {
+    let own = plane.namespace(&json!({}));
+    let flag = format!("--own-namespace={own}");
+    let probe = pod(&json!({ "devices.example/granted": "x" }), &json!({}));
+    let guard = ["--only=guard".to_owned(), flag.clone()];
+    for (applied, words) in [
+        (registered(plane, &[flag]), SHOWN),
+        (Applied::new(plane, &guard, &probe, "ValidatingAdmissionPolicy"), "was not granted fuse"),
+    ] {
+        let path = |namespace: &str| format!("/api/v1/namespaces/{namespace}");
+        let opted_in = plane.call("GET", &path(&applied.namespace), None).body;
+        let mut labels = opted_in["metadata"]["labels"].clone();
+        labels["kubernetes.io/metadata.name"].take();
+        labels.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        // The API server learns of labels in their order, so that with the last one it knows all.
+        let last = plane.namespace(&json!({}));
+        for namespace in ["kube-system", &own, &last] {
+            let labelled = json!({ "metadata": { "labels": labels } });
+            let headers = [("content-type", "application/merge-patch+json")];
+            let answer = plane.call_with("PATCH", &path(namespace), Some(&labelled), &headers);
+            assert_eq!(answer.status, 200, "{}", answer.message());
+        }
+        let asking = pod(&json!({ "devices.example/fuse": "true" }), &json!({}));
+        let create = |namespace: &str| {
+            plane.call("POST", &format!("{}/pods?dryRun=All", path(namespace)), Some(&asking))
+        };
+        soon("the labels to count", || create(&last).message().contains(words).then_some(()));
+        for namespace in ["kube-system", &own] {
+            let answer = create(namespace);
+            assert_eq!(answer.status, 201, "{namespace}: {}", answer.message());
+        }
     }
 }

@@ -11,7 +11,7 @@ use rustls::ServerConnection;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 
-use crate::control_plane::{ControlPlane, Plane};
+use crate::control_plane::{ControlPlane, Plane, ServerCertificate};
 use crate::installation::Installation;
 use crate::process::soon;
 use crate::requests::{FUSE, STAMP, asking, is_granted};
@@ -30,6 +30,8 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
         trial("serving::follows_its_policies", plane, |plane| follows(plane)),
         trial("serving::an_outgrown_registration_is_noticed", plane, |plane| outgrown(plane)),
         trial("serving::replicas_share_one_authority", plane, |plane| replicas(plane)),
+        trial("serving::a_bundle_of_others_is_left_alone", plane, |plane| others(plane)),
+        trial("serving::says_that_no_node_offers_the_device", plane, |plane| nodes(plane)),
     ]
 }
 
@@ -283,6 +285,77 @@ fn replicas(plane: &ControlPlane) {
     });
     assert!(installation.holder().unwrap().starts_with("devgrant-1_"));
     second.is_calm();
+}
+
+/// From the own authority to one by hand, which `kubectl` has to be told twice.
+fn others(plane: &ControlPlane) {
+    let installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    let replica = installation.replica("devgrant-0", "");
+    installation.register_and_wait(&replica, &["--server-side"]);
+    replica.wait_until_trusted();
+    let ours = installation.bundle();
+    installation.register(&replica, &["--server-side"]);
+    assert_eq!(installation.bundle(), ours, "who applies again takes nothing away");
+
+    let file = plane.folder().join(format!("{}-others.crt", installation.namespace));
+    let theirs = ServerCertificate::new().authority;
+    fs::write(&file, &theirs).unwrap();
+    let refused = installation.register_trusting(&replica, &file, &["--server-side"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let says = "conflicts with \"devgrant-authority\"";
+    assert!(!refused.status.success() && said.contains(says), "{said}");
+    assert_eq!(installation.bundle(), ours);
+    let flags = ["--server-side", "--force-conflicts"];
+    let applied = installation.register_trusting(&replica, &file, &flags);
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let theirs = Some(theirs);
+    assert_eq!(installation.bundle(), theirs);
+
+    soon("the conflict to be noticed", || {
+        let tried = replica.counted("devgrant_ca_bundle_apply_total", "conflict") > 0;
+        (tried && replica.counted("devgrant_ca_bundle_in_force ", "") == 0).then_some(())
+    });
+    assert_eq!(installation.bundle(), theirs);
+    let asked = format!("{}?dryRun=All", pods(&installation.room()));
+    soon("the API server to trust others alone", || {
+        let answer = plane.call("POST", &asked, Some(&asking()));
+        answer.message().contains("x509: certificate signed by unknown authority").then_some(())
+    });
+}
+
+/// What a person at `kubectl apply` is told of the nodes, as they come.
+fn nodes(plane: &ControlPlane) {
+    // Other trials may have nodes with the shipped one.
+    let resource = "devices.example.net/fuse";
+    let policy = SHIPPED.replace(FUSE, resource);
+    let installation = Installation::new(plane, &[("fuse.yaml", &policy)]);
+    installation.allow_nodes();
+    let replica = installation.replica_with("devgrant-0", "", &["--watch-nodes"]);
+    installation.register_and_wait(&replica, &["--server-side"]);
+    let labels = json!({ "app": "d" });
+    let mut template = asking();
+    template["metadata"]["labels"] = labels.clone();
+    let deployment = json!({
+        "metadata": { "name": "d" },
+        "spec": { "selector": { "matchLabels": labels }, "template": template },
+    });
+    let path = format!("/apis/apps/v1/namespaces/{}/deployments?dryRun=All", installation.room());
+    let warned = || {
+        let answer = plane.call("POST", &path, Some(&deployment));
+        assert_eq!(answer.status, 201, "{}", answer.message());
+        let says = format!("no node offers `{resource}` now");
+        answer.warnings.iter().any(|warning| warning.contains(&says))
+    };
+    soon("the warning", || warned().then_some(()));
+    // Nobody else's pods may go there.
+    let node = json!({
+        "metadata": { "name": format!("{}-node", installation.namespace) },
+        "spec": { "taints": [{ "key": "cluster-test/alone", "effect": "NoExecute" }] },
+        "status": { "allocatable": { resource: "1" }, "capacity": { resource: "1" } },
+    });
+    plane.create("/api/v1/nodes", &node);
+    soon("the warning to go", || (!warned()).then_some(()));
+    replica.is_calm();
 }
 
 /// A pod that takes the device by itself, and everything else with it.
