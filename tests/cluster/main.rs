@@ -19,6 +19,7 @@ mod claims;
 #[path = "../support/collector.rs"]
 mod collector;
 mod control_plane;
+mod documents;
 mod golden;
 #[path = "../support/golden_case.rs"]
 mod golden_case;
@@ -80,7 +81,8 @@ fn main() -> ExitCode {
         serving::trials,
         traces::trials,
     ];
-    let trials: Vec<Trial> = topics.iter().flat_map(|trials| trials(&plane)).collect();
+    let mut trials: Vec<Trial> = topics.iter().flat_map(|trials| trials(&plane)).collect();
+    trials.push(documents::trial(&trials));
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
