@@ -559,8 +559,9 @@ So the Secret `devgrant-authority` comes with the installation, empty, and the s
 
 **What a stolen token of the server could do.** RBAC knows no fields: `patch` of the webhook configurations is
 used for `caBundle` alone, and would let whoever holds the token widen the rules to every resource of the cluster and
-send the reviews elsewhere. That is as good as cluster-admin, and no webhook can forbid it, since none is asked
-about webhook configurations. A ValidatingAdmissionPolicy of yours is asked, and can. Where that is too much, have
+send the reviews elsewhere. That is as good as cluster-admin. No webhook can forbid it, since none is asked about
+webhook configurations; a ValidatingAdmissionPolicy is asked. [One](../deploy/ca-bundle-alone.yaml) holds the server to
+`caBundle`, and is not part of the installation: `kubectl apply --server-side -f deploy/ca-bundle-alone.yaml`. Or have
 cert-manager keep the certificate and the `caBundle` (`--cert-manager`): then the server may read the two
 configurations, and write neither.
 
@@ -569,8 +570,9 @@ in the server's namespace decides what pods get: give that to nobody but those w
 
 Cluster tests show it: the server runs with these rights, uses each, and lacks none
 (`serving::follows_its_policies`); `rights::create_is_bound_to_no_name`;
-`rights::no_webhook_judges_webhook_configurations`, `rights::a_policy_judges_webhook_configurations`. Who makes tokens
-of Secrets is `pkg/controller/serviceaccount/tokens_controller.go` of kubernetes/kubernetes 1.36.3.
+`rights::no_webhook_judges_webhook_configurations`, `rights::a_policy_judges_webhook_configurations`,
+`serving::a_policy_holds_it_to_the_bundle`. Who makes tokens of Secrets is
+`pkg/controller/serviceaccount/tokens_controller.go` of kubernetes/kubernetes 1.36.3.
 ",
     );
     page

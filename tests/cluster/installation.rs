@@ -94,6 +94,16 @@ impl<'a> Installation<'a> {
         self.applied(&["--only=registration", &url, &bundle], flags)
     }
 
+    /// Puts the optional policy in force that is in `deploy/`, for the servers of this installation.
+    pub(crate) fn hold_to_the_bundle(&self) {
+        let file = self.plane.folder().join(format!("{}-held.yaml", self.namespace));
+        let text = fs::read_to_string("deploy/ca-bundle-alone.yaml").unwrap();
+        fs::write(&file, text.replace(":devgrant-system:", &format!(":{}:", self.namespace)))
+            .unwrap();
+        let mut kubectl = self.plane.kubectl();
+        run(kubectl.args(["apply", "--server-side", "--filename"]).arg(&file));
+    }
+
     /// Lets its servers read nodes.
     pub(crate) fn allow_nodes(&self) {
         self.apply(&["--only=rbac", "--nodes"], &["--server-side"]);
@@ -223,7 +233,8 @@ impl<'a> Installation<'a> {
         }
     }
 
-    fn user(&self) -> String {
+    /// The user that its servers are.
+    pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{}:devgrant", self.namespace)
     }
 }
@@ -263,6 +274,6 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
 }

@@ -132,7 +132,7 @@ fn everything(plane: &ControlPlane) -> Vec<(String, String)> {
         let built = built.args(["kustomize", &format!("deploy/kustomize/{name}")]).output();
         all.push((format!("kubectl kustomize {name}"), fine(&built.unwrap())));
     }
-    for file in ["deploy/devgrant.yaml", "certs/cert-manager.yaml"] {
+    for file in ["deploy/devgrant.yaml", "deploy/ca-bundle-alone.yaml", "certs/cert-manager.yaml"] {
         all.push((file.to_owned(), fs::read_to_string(file).unwrap()));
     }
     all

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use libtest_mimic::Trial;
 use rcgen::{Certificate, CertificateParams, Issuer, KeyPair};
 use rustls::ServerConnection;
@@ -12,10 +14,11 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, Plane, ServerCertificate};
-use crate::installation::Installation;
+use crate::installation::{Installation, decoded};
 use crate::process::soon;
 use crate::requests::{FUSE, STAMP, asking, is_granted};
 use crate::trial;
+use crate::webhook::MUTATING;
 
 /// How many namespaces are made with a pod at once.
 const IN_A_HURRY: usize = 20;
@@ -31,6 +34,7 @@ pub(crate) fn trials(plane: &Plane) -> Vec<Trial> {
         trial("serving::an_outgrown_registration_is_noticed", plane, |plane| outgrown(plane)),
         trial("serving::replicas_share_one_authority", plane, |plane| replicas(plane)),
         trial("serving::a_bundle_of_others_is_left_alone", plane, |plane| others(plane)),
+        trial("serving::a_policy_holds_it_to_the_bundle", plane, |plane| held(plane)),
         trial("serving::says_that_no_node_offers_the_device", plane, |plane| nodes(plane)),
     ]
 }
@@ -321,6 +325,64 @@ fn others(plane: &ControlPlane) {
         let answer = plane.call("POST", &asked, Some(&asking()));
         answer.message().contains("x509: certificate signed by unknown authority").then_some(())
     });
+}
+
+/// With the policy that docs/rbac.md names, the server has all that it needs, and its token no more.
+fn held(plane: &ControlPlane) {
+    let installation = Installation::new(plane, &[("fuse.yaml", SHIPPED)]);
+    installation.hold_to_the_bundle();
+    let replica = installation.replica("devgrant-0", "");
+    installation.register_and_wait(&replica, &["--server-side"]);
+    replica.wait_until_trusted();
+    is_granted(&plane.create(&pods(&installation.room()), &asking()));
+    replica.is_calm();
+
+    let user = installation.user();
+    let headers =
+        [("impersonate-user", user.as_str()), ("content-type", "application/json-patch+json")];
+    let words = "devgrant's server changes caBundle alone";
+    soon("the policy to be in force", || {
+        let path = format!("{MUTATING}/devgrant?dryRun=All");
+        let removal = json!([{ "op": "remove", "path": "/webhooks" }]);
+        let answer = plane.call_with("PATCH", &path, Some(&removal), &headers);
+        answer.message().contains(words).then_some(())
+    });
+    let webhook = |field: &str, value: Value| json!([{ "op": "add", "path": format!("/webhooks/0/{field}"), "value": value }]);
+    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": "none", "uid": "none" });
+    let everything = json!([{
+        "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"],
+    }]);
+    for path in [MUTATING, &MUTATING.replace("mutating", "validating")] {
+        let path = format!("{path}/devgrant");
+        let tried = |patch: &Value| plane.call_with("PATCH", &path, Some(patch), &headers);
+        let there = plane.call("GET", &path, None).body;
+        for patch in [
+            webhook("rules", everything.clone()),
+            webhook("clientConfig/url", json!("https://127.0.0.1:2")),
+            webhook("name", json!("other.pods.devgrant")),
+            webhook("failurePolicy", json!("Ignore")),
+            webhook("matchPolicy", json!("Exact")),
+            webhook("namespaceSelector", json!({})),
+            webhook("objectSelector", json!({ "matchLabels": { "a": "b" } })),
+            webhook("matchConditions", json!([])),
+            webhook("timeoutSeconds", json!(30)),
+            webhook("sideEffects", json!("NoneOnDryRun")),
+            webhook("admissionReviewVersions", json!(["v1", "v1beta1"])),
+            json!([{ "op": "remove", "path": "/webhooks/0" }]),
+            json!([{ "op": "remove", "path": "/metadata/labels" }]),
+            json!([{ "op": "add", "path": "/metadata/finalizers", "value": ["a.example/b"] }]),
+            json!([{ "op": "add", "path": "/metadata/annotations", "value": { "a": "b" } }]),
+            json!([{ "op": "add", "path": "/metadata/ownerReferences", "value": [owner] }]),
+            json!([{ "op": "remove", "path": "/webhooks" }]),
+        ] {
+            let answer = tried(&patch);
+            assert!(answer.message().contains(words), "{patch}: {}", answer.message());
+        }
+        let bundle = &there["webhooks"][0]["clientConfig"]["caBundle"];
+        let twice = decoded(bundle.as_str().unwrap()).repeat(2);
+        let answer = tried(&webhook("clientConfig/caBundle", json!(STANDARD.encode(twice))));
+        assert_eq!(answer.status, 200, "{}", answer.message());
+    }
 }
 
 /// What a person at `kubectl apply` is told of the nodes, as they come.
