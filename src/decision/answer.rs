@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use json_patch::PatchOperation;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::line::Decision;
 use super::plan::{Reason, Verdict};
@@ -93,7 +94,7 @@ impl Admission {
 
     /// The AdmissionReview that goes back, as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let patch = (!self.operations.is_empty()).then(|| STANDARD.encode(plain(&self.operations)));
+        let patch = (!self.operations.is_empty()).then(|| encoded(&self.operations)).flatten();
         let status = self.message.as_deref().map(|message| Status {
             code: FORBIDDEN,
             reason: "Forbidden",
@@ -152,7 +153,7 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    patch: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit_annotations: BTreeMap<&'static str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -165,6 +166,14 @@ struct Status<'a> {
     /// By which clients tell errors apart; without it `kubectl` says `Error from server` and no more.
     reason: &'static str,
     message: &'a str,
+}
+
+/// A patch as a JSON string of Base64. It has nothing to escape, so that it is written as it is.
+fn encoded(operations: &[PatchOperation]) -> Option<Box<RawValue>> {
+    let mut text = String::from('"');
+    STANDARD.encode_string(plain(&operations), &mut text);
+    text.push('"');
+    RawValue::from_string(text).ok()
 }
 
 /// Text, numbers and lists only, so that there is always a JSON form.

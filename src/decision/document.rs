@@ -1,13 +1,15 @@
 //! A JSON document, opened as far as it is read or changed; the rest stays the text that came.
 //!
-//! A pod is scanned as seldom as can be: a review's object is opened while the review is read, so that
-//! its metadata can be looked at, and its spec be changed, without a second pass over the whole.
+//! A pod is scanned as seldom as can be: a review's object is opened while the review is read, down to
+//! its containers, so that what is looked at and what is changed is found without another pass over
+//! the whole.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{BorrowedStrDeserializer, MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::forward_to_deserialize_any;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -43,18 +45,17 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Reads a value; `null` for one that was opened or written.
-    pub(super) fn read<T: Deserialize<'a>>(&self) -> serde_json::Result<T> {
-        let text = if let Self::Raw(raw) = self { raw.get() } else { "null" };
-        serde_json::from_str(text)
+    /// Reads it as a type. What was not opened is read from its text.
+    pub(super) fn read<'d, T: Deserialize<'d>>(&'d self) -> serde_json::Result<T> {
+        T::deserialize(self)
     }
 
-    /// Opens it, and what is in it along a path, if it is an object or a list; others stay as they are.
-    pub fn open(&mut self, along: &[Step<'_>]) -> serde_json::Result<()> {
+    /// Opens it, if it is an object or a list; others stay as they are.
+    pub fn open(&mut self) -> serde_json::Result<()> {
         match self {
             Self::Raw(raw) if raw.get().starts_with(['{', '[']) => {
                 let mut json = serde_json::Deserializer::from_str(raw.get());
-                *self = Opening(along).deserialize(&mut json)?;
+                *self = Opened::Itself.deserialize(&mut json)?;
             }
             Self::New(Value::Object(map)) => {
                 let entries = std::mem::take(map).into_iter();
@@ -108,30 +109,89 @@ impl<'a> Document<'a> {
     }
 }
 
-/// A step into a document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<'p> {
-    /// To the value of a key.
-    Key(Cow<'p, str>),
-    /// To an item.
-    Index(usize),
-    /// Behind the last item of a list.
-    End,
+impl<'de> Deserializer<'de> for &'de Document<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        match self {
+            Document::Raw(raw) => {
+                serde_json::Deserializer::from_str(raw.get()).deserialize_any(visitor)
+            }
+            Document::Object(entries) => {
+                let entries = entries
+                    .iter()
+                    .map(|(key, value)| (BorrowedStrDeserializer::new(key.as_str()), value));
+                MapDeserializer::new(entries).deserialize_map(visitor)
+            }
+            Document::List(items) => SeqDeserializer::new(items.iter()).deserialize_seq(visitor),
+            Document::New(value) => value.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> serde_json::Result<V::Value> {
+        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    /// A `RawValue` asks for its text by this.
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> serde_json::Result<V::Value> {
+        match self {
+            Document::Raw(raw) => serde_json::Deserializer::from_str(raw.get())
+                .deserialize_newtype_struct(name, visitor),
+            other => visitor.visit_newtype_struct(other),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
 }
 
-/// Reads an object of Kubernetes, with itself and its metadata opened; `None` for `null`.
-pub(super) fn with_metadata<'de, D: Deserializer<'de>>(
+impl<'de> IntoDeserializer<'de, serde_json::Error> for &'de Document<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Reads an object of Kubernetes, opened where a decision looks and where grants go; `None` for `null`.
+pub(super) fn object<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Document<'de>>, D::Error> {
-    let metadata = [Step::Key("metadata".into())];
-    let document = Opening(&metadata).deserialize(deserializer)?;
+    let document = OBJECT.deserialize(deserializer)?;
     Ok((!document.is_null()).then_some(document))
 }
 
-/// Opens a value while it is read, and what is in it along a path: all in one pass.
-struct Opening<'p>(&'p [Step<'p>]);
+const OBJECT: Opened = Opened::Keys(&[
+    ("metadata", Opened::Itself),
+    ("spec", Opened::Keys(&[("containers", Opened::Items), ("initContainers", Opened::Items)])),
+]);
 
-impl<'de> DeserializeSeed<'de> for Opening<'_> {
+/// What is opened of a value while it is read.
+#[derive(Debug, Clone, Copy)]
+enum Opened {
+    /// The value.
+    Itself,
+    /// The value, and each item of the list of containers that it is.
+    Items,
+    /// The value, and what these keys of the object that it is have.
+    Keys(&'static [(&'static str, Opened)]),
+}
+
+impl Opened {
+    /// What is opened at a key; `None` where the text stays.
+    fn at(self, key: &str) -> Option<Self> {
+        let Self::Keys(keys) = self else { return None };
+        keys.iter().find(|(name, _)| *name == key).map(|(_, opened)| *opened)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Opened {
     type Value = Document<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -139,7 +199,7 @@ impl<'de> DeserializeSeed<'de> for Opening<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Opening<'_> {
+impl<'de> Visitor<'de> for Opened {
     type Value = Document<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,13 +208,14 @@ impl<'de> Visitor<'de> for Opening<'_> {
 
     /// A key that stands twice is refused: which of the two counts depends on who reads it.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::with_capacity(ENTRIES);
+        let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Text<'de>>()? {
-            let value = match self.0.split_first() {
-                Some((Step::Key(first), rest)) if key == first.as_ref() => {
-                    map.next_value_seed(Opening(rest))?
-                }
-                _ => Document::Raw(map.next_value()?),
+            if entries.is_empty() {
+                entries.reserve(ENTRIES);
+            }
+            let value = match self.at(key.as_str()) {
+                Some(opened) => map.next_value_seed(opened)?,
+                None => Document::Raw(map.next_value()?),
             };
             entries.push((key, value));
         }
@@ -169,13 +230,14 @@ impl<'de> Visitor<'de> for Opening<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let item = match self.0.split_first() {
-                Some((Step::Index(index), rest)) if *index == list.len() => {
-                    items.next_element_seed(Opening(rest))?
-                }
-                _ => items.next_element()?.map(Document::Raw),
+            let item = match self {
+                Self::Items => items.next_element_seed(Self::Itself)?,
+                Self::Itself | Self::Keys(_) => items.next_element()?.map(Document::Raw),
             };
             match item {
+                Some(_) if matches!(self, Self::Items) && list.len() == MOST_CONTAINERS => {
+                    return Err(serde::de::Error::custom(TOO_MANY));
+                }
                 Some(item) => list.push(item),
                 None => return Ok(Document::List(list)),
             }
@@ -209,5 +271,10 @@ impl<'de> Visitor<'de> for Opening<'_> {
 
 /// The fields of most objects.
 const ENTRIES: usize = 12;
+/// The most containers of one list. What is read of one takes a kilobyte, even where nothing is written in
+/// it, and no node starts as many.
+const MOST_CONTAINERS: usize = 2_000;
 /// What is said of a key that stands twice.
 pub(super) const TWICE: &str = "a key stands twice";
+/// What is said of more containers than that.
+pub(super) const TOO_MANY: &str = "more than 2000 containers in one list";

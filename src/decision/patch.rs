@@ -50,11 +50,11 @@ pub fn render(
 
 /// Writes the asks that nobody made and that are granted all the same.
 fn unasked(draft: &mut Draft<'_>, plan: &Plan<'_>, settings: &Settings) -> Result<(), DraftError> {
-    let annotations = Path::of(&["metadata", "annotations"]);
     let granted = plan.granted.iter();
     for grant in granted.filter(|grant| plan.unasked.contains(&grant.device.as_str())) {
         let key = format!("{}/{}", settings.prefix, grant.device);
         let containers = format!("{key}.{CONTAINERS}");
+        let annotations = Path::of(&["metadata", "annotations"]);
         draft.set(&annotations.key(key.as_str()), ASK.into())?;
         draft.set(&annotations.key(containers.as_str()), grant.containers.join(",").into())?;
     }

@@ -138,9 +138,8 @@ impl<'a> Request<'a> {
             return Ok(None);
         };
         let spec = object.get("spec").map(Document::read).transpose();
-        let spec = spec
-            .map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(&object.to_json())))?
-            .flatten();
+        let spec =
+            spec.map_err(|_| Undecided::NotPod(Mismatch::at::<Pod<'_>>(&object.to_json())))?;
         Ok(Some(Pod { spec }))
     }
 
@@ -185,7 +184,7 @@ impl<'a> Request<'a> {
 }
 
 /// The metadata of an object; `None` if there is no object, or it has others.
-fn metadata<'a>(object: &Document<'a>) -> Option<Metadata<'a>> {
+fn metadata<'a>(object: &'a Document<'a>) -> Option<Metadata<'a>> {
     let Document::Object(_) = object else { return None };
     let metadata = match object.get("metadata") {
         None => return Some(Metadata::default()),

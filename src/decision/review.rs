@@ -1,8 +1,7 @@
 //! decode: the bytes of an AdmissionReview to a [`Review`], a review with a uid to answer.
 //!
 //! Only `admission.k8s.io/v1` is read (`kubernetes/api admission/v1/types.go`). Text is borrowed from
-//! the body, and of the object only the metadata is opened, so that a pod which asks for nothing costs one
-//! pass over its bytes.
+//! the body, in one pass over its bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +16,9 @@ use super::spelling::excerpt;
 pub const API_VERSION: &str = "admission.k8s.io/v1";
 /// The kind of the reviews that are read and written.
 pub const KIND: &str = "AdmissionReview";
+
+/// The most commas of a review. Of fifty containers it has some 5,000.
+const MOST_COMMAS: usize = 50_000;
 
 /// A review that can be answered: it has a uid. What it is about stays untyped.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub(super) struct Body<'a> {
     pub(super) operation: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) user_info: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "document::with_metadata")]
+    #[serde(borrow, deserialize_with = "document::object")]
     pub(super) object: Option<Document<'a>>,
     #[serde(borrow)]
     pub(super) old_object: Option<&'a RawValue>,
@@ -79,6 +81,9 @@ pub enum Unanswerable {
     /// There is no `request`.
     #[error("`request` is missing; send a review as the API server does, with `request.uid`")]
     NoRequest,
+    /// There is more in it than is read.
+    #[error("the body has more than {MOST_COMMAS} commas, which no review of a pod has")]
+    TooMuch,
     /// There is no uid, so no answer can be matched to the request.
     #[error("`request.uid` is missing or empty; the API server accepts no answer without it")]
     NoUid,
@@ -100,6 +105,10 @@ impl<'a> Review<'a> {
 
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         let first = first.ok_or(Unanswerable::Empty)?;
+        // As many parts has what is read of it, and each may take fifty times what its text does.
+        if memchr::memchr_iter(b',', bytes).count() > MOST_COMMAS {
+            return Err(Unanswerable::TooMuch);
+        }
         // One check of the whole is cheaper than one of each text in it.
         let envelope = match std::str::from_utf8(bytes) {
             Ok(text) => serde_json::from_str(text),
@@ -166,7 +175,7 @@ impl Mismatch {
         // and what behind the last «expected» is ours.
         match text.rsplit_once(", expected ") {
             Some((_, expected)) => Self(format!("expected {expected}")),
-            None if ["missing field", "duplicate field", document::TWICE]
+            None if ["missing field", "duplicate field", document::TWICE, document::TOO_MANY]
                 .iter()
                 .any(|known| text.starts_with(known)) =>
             {
@@ -206,6 +215,11 @@ mod tests {
     #[test]
     fn what_cannot_be_answered_says_why() {
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let many = format!("[{}1]", "1,".repeat(MOST_COMMAS + 1));
+        let containers = format!(
+            r#"{{"request":{{"object":{{"spec":{{"containers":[{}{{}}]}}}}}}}}"#,
+            "{},".repeat(2_000)
+        );
         let bomb = format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":{deep}}}"#);
         for (body, sentence) in [
             ("", "the body is empty"),
@@ -243,6 +257,8 @@ mod tests {
                 "`request.uid` is missing or empty",
             ),
             (bomb.as_str(), "the body is no AdmissionReview"),
+            (many.as_str(), "the body has more than 50000 commas"),
+            (containers.as_str(), "no AdmissionReview: more than 2000 containers in one list"),
         ] {
             let error = Review::decode(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{}: {error}", excerpt(body));

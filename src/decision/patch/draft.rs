@@ -10,8 +10,9 @@ use std::borrow::Cow;
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use jsonptr::{PointerBuf, Token};
 use serde_json::Value;
+use smallvec::SmallVec;
 
-use crate::decision::document::{Document, Step};
+use crate::decision::document::Document;
 use crate::decision::review::Mismatch;
 
 /// A JSON document and the operations that made it what it is.
@@ -40,9 +41,23 @@ pub enum DraftError {
     },
 }
 
+/// A step into a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step<'p> {
+    /// To the value of a key.
+    Key(Cow<'p, str>),
+    /// To an item.
+    Index(usize),
+    /// Behind the last item of a list.
+    End,
+}
+
 /// The way to a value, in typed steps: escaping is left to the pointer that is made of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Path<'p>(Vec<Step<'p>>);
+pub struct Path<'p>(SmallVec<[Step<'p>; STEPS]>);
+
+/// The steps of most paths: `/spec/containers/0/securityContext/capabilities/add/-`.
+const STEPS: usize = 7;
 
 impl<'p> Path<'p> {
     /// The path of the keys given.
@@ -67,14 +82,14 @@ impl<'p> Path<'p> {
         steps.push(step);
         Self(steps)
     }
+}
 
-    fn pointer(&self) -> PointerBuf {
-        PointerBuf::from_tokens(self.0.iter().map(|step| match step {
-            Step::Key(key) => Token::new(key.as_ref()),
-            Step::Index(index) => Token::from(*index),
-            Step::End => Token::new("-"),
-        }))
-    }
+fn pointer(steps: &[Step<'_>]) -> PointerBuf {
+    PointerBuf::from_tokens(steps.iter().map(|step| match step {
+        Step::Key(key) => Token::new(key.as_ref()),
+        Step::Index(index) => Token::from(*index),
+        Step::End => Token::new("-"),
+    }))
 }
 
 impl<'a> Draft<'a> {
@@ -96,124 +111,114 @@ impl<'a> Draft<'a> {
     /// Gives a value to a key, and to every parent that is missing or `null`. Records one `add`, or a
     /// `replace` if the key has a value.
     pub fn set(&mut self, path: &Path<'_>, value: Value) -> Result<(), DraftError> {
-        let mut node = &mut self.root;
-        for (depth, step) in path.0.iter().enumerate() {
-            let is_last = depth + 1 == path.0.len();
-            match child(open(node, path, depth)?, step) {
-                Some(child) if !child.is_null() => {
-                    node = child;
-                    if is_last {
-                        self.operations.push(PatchOperation::Replace(ReplaceOperation {
-                            path: path.pointer(),
-                            value: value.clone(),
-                        }));
-                        *node = Document::New(value);
-                        return Ok(());
-                    }
-                }
-                _ => {
-                    let value = wrap(path.0.get(depth + 1..).unwrap_or_default(), value)
-                        .ok_or_else(|| DraftError::Missing(describe(path)))?;
-                    let at = Path(path.0.get(..=depth).unwrap_or_default().to_vec());
-                    self.insert(&at, value.clone())?;
-                    self.operations
-                        .push(PatchOperation::Add(AddOperation { path: at.pointer(), value }));
-                    return Ok(());
-                }
-            }
+        let steps = path.0.as_slice();
+        let missing = || DraftError::Missing(describe(steps));
+        let there = self.reach(steps)?;
+        let (way, wanting) = steps.split_at_checked(there).ok_or_else(missing)?;
+        let node = self.at(way)?.ok_or_else(missing)?;
+        let Some((first, rest)) = wanting.split_first() else {
+            *node = Document::New(value.clone());
+            let path = pointer(steps);
+            self.operations.push(PatchOperation::Replace(ReplaceOperation { path, value }));
+            return Ok(());
+        };
+        let value = wrap(rest, value).ok_or_else(missing)?;
+        let (Document::Object(entries), Step::Key(key)) = (node, first) else {
+            return Err(missing());
+        };
+        let new = Document::New(value.clone());
+        match entries.iter_mut().find(|(name, _)| name == key.as_ref()) {
+            Some((_, null)) => *null = new,
+            None => entries.push((key.to_string().into(), new)),
         }
-        Err(DraftError::Missing(describe(path)))
+        let path = pointer(steps.get(..=there).unwrap_or_default());
+        self.operations.push(PatchOperation::Add(AddOperation { path, value }));
+        Ok(())
     }
 
     /// Adds an item at the end of a list, which is made if it is missing or `null`.
     pub fn append(&mut self, list: &Path<'_>, item: Value) -> Result<(), DraftError> {
-        match self.node(list)? {
-            Some(Document::List(items)) => {
-                items.push(Document::New(item.clone()));
-                let at = list.with(Step::End);
-                self.operations
-                    .push(PatchOperation::Add(AddOperation { path: at.pointer(), value: item }));
-                Ok(())
-            }
-            Some(_) => Err(DraftError::NotContainer(describe(list))),
-            None => self.set(list, Value::Array(vec![item])),
-        }
+        let Some(node) = self.at(&list.0)? else {
+            return self.set(list, Value::Array(vec![item]));
+        };
+        let Document::List(items) = open(node, &list.0)? else {
+            return Err(DraftError::NotContainer(describe(&list.0)));
+        };
+        items.push(Document::New(item.clone()));
+        let path = pointer(&list.with(Step::End).0);
+        self.operations.push(PatchOperation::Add(AddOperation { path, value: item }));
+        Ok(())
     }
 
     /// Takes away a key or an item that is there. Of several items of a list the last one goes first, or
     /// the others would move.
     pub fn remove(&mut self, path: &Path<'_>) -> Result<(), DraftError> {
-        let missing = || DraftError::Missing(describe(path));
+        let missing = || DraftError::Missing(describe(&path.0));
         let (last, parent) = path.0.split_last().ok_or_else(missing)?;
-        let parent = Path(parent.to_vec());
-        match (self.node(&parent)?, last) {
-            (Some(Document::Object(entries)), Step::Key(key)) => {
+        let node = self.at(parent)?.ok_or_else(missing)?;
+        match (open(node, parent)?, last) {
+            (Document::Object(entries), Step::Key(key)) => {
                 let position = entries.iter().position(|(name, _)| name == key.as_ref());
                 entries.remove(position.ok_or_else(missing)?);
             }
-            (Some(Document::List(items)), Step::Index(index)) if *index < items.len() => {
+            (Document::List(items), Step::Index(index)) if *index < items.len() => {
                 items.remove(*index);
             }
             _ => return Err(missing()),
         }
-        self.operations.push(PatchOperation::Remove(RemoveOperation { path: path.pointer() }));
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path: pointer(&path.0) }));
         Ok(())
     }
 
-    /// Opens the value at a path; `None` if it, or a parent, is missing or `null`.
-    fn node(&mut self, path: &Path<'_>) -> Result<Option<&mut Document<'a>>, DraftError> {
+    /// How many steps lead to values that are there; `null` is not. All on the way is opened.
+    fn reach(&mut self, steps: &[Step<'_>]) -> Result<usize, DraftError> {
         let mut node = &mut self.root;
-        for (depth, step) in path.0.iter().enumerate() {
-            match child(open(node, path, depth)?, step) {
-                Some(child) if !child.is_null() => node = child,
-                _ => return Ok(None),
+        for (depth, step) in steps.iter().enumerate() {
+            match child(open(node, steps.get(..depth).unwrap_or_default())?, step) {
+                Some(child) => node = child,
+                None => return Ok(depth),
             }
         }
-        open(node, path, path.0.len())?;
-        Ok(Some(node))
+        Ok(steps.len())
     }
 
-    /// Puts a value at a key of an object that is there.
-    fn insert(&mut self, path: &Path<'_>, value: Value) -> Result<(), DraftError> {
-        let missing = || DraftError::Missing(describe(path));
-        let (last, parent) = path.0.split_last().ok_or_else(missing)?;
-        let parent = Path(parent.to_vec());
-        match (self.node(&parent)?, last) {
-            (Some(Document::Object(entries)), Step::Key(key)) => {
-                match entries.iter_mut().find(|(name, _)| name == key.as_ref()) {
-                    Some((_, node)) => *node = Document::New(value),
-                    None => entries.push((key.clone().into_owned().into(), Document::New(value))),
-                }
-                Ok(())
+    /// The value at a path; `None` if it, or a parent, is missing or `null`. All on the way is opened.
+    fn at(&mut self, steps: &[Step<'_>]) -> Result<Option<&mut Document<'a>>, DraftError> {
+        let mut node = &mut self.root;
+        for (depth, step) in steps.iter().enumerate() {
+            match child(open(node, steps.get(..depth).unwrap_or_default())?, step) {
+                Some(child) => node = child,
+                None => return Ok(None),
             }
-            _ => Err(missing()),
         }
+        Ok(Some(node))
     }
 }
 
 /// Makes the children of a value reachable.
 fn open<'n, 'a>(
     node: &'n mut Document<'a>,
-    path: &Path<'_>,
-    depth: usize,
+    way: &[Step<'_>],
 ) -> Result<&'n mut Document<'a>, DraftError> {
-    let here = || describe(&Path(path.0.get(..depth).unwrap_or_default().to_vec()));
-    node.open(path.0.get(depth..).unwrap_or_default())
-        .map_err(|error| DraftError::Unreadable { path: here(), cause: Mismatch::of(&error) })?;
+    node.open().map_err(|error| DraftError::Unreadable {
+        path: describe(way),
+        cause: Mismatch::of(&error),
+    })?;
     match node {
         Document::Object(_) | Document::List(_) => Ok(node),
-        Document::Raw(_) | Document::New(_) => Err(DraftError::NotContainer(here())),
+        Document::Raw(_) | Document::New(_) => Err(DraftError::NotContainer(describe(way))),
     }
 }
 
 fn child<'n, 'a>(node: &'n mut Document<'a>, step: &Step<'_>) -> Option<&'n mut Document<'a>> {
-    match (node, step) {
+    let child = match (node, step) {
         (Document::Object(entries), Step::Key(key)) => {
             entries.iter_mut().find(|(name, _)| name == key.as_ref()).map(|(_, node)| node)
         }
         (Document::List(items), Step::Index(index)) => items.get_mut(*index),
         _ => None,
-    }
+    };
+    child.filter(|child| !child.is_null())
 }
 
 /// A value inside of the objects that the keys make; `None` if the keys are not all keys.
@@ -221,15 +226,15 @@ fn wrap(keys: &[Step<'_>], value: Value) -> Option<Value> {
     keys.iter().rev().try_fold(value, |value, step| match step {
         Step::Key(key) => {
             let mut map = serde_json::Map::with_capacity(1);
-            map.insert(key.clone().into_owned(), value);
+            map.insert(key.to_string(), value);
             Some(Value::Object(map))
         }
         Step::Index(_) | Step::End => None,
     })
 }
 
-fn describe(path: &Path<'_>) -> String {
-    path.pointer().to_string()
+fn describe(steps: &[Step<'_>]) -> String {
+    pointer(steps).to_string()
 }
 
 #[cfg(test)]
