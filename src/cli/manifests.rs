@@ -318,14 +318,15 @@ fn settings(merged: &Merged) -> anyhow::Result<String> {
     output::yaml(&typed)
 }
 
-/// Bodies as the limits let them pile up, and as much again for all the rest as it was ever seen to take
-/// several times over: 9 MiB after millions of reviews.
+/// Bodies as the limits let them pile up, and twice as much for all the rest as it was ever seen to take: 9 MiB
+/// after millions of reviews, and 40 MiB for two at once of the bodies that take the most memory to
+/// read (`tests/memory.rs`).
 fn memory_limit(limits: &Limits) -> u64 {
     let mebibytes = |bytes: usize| bytes.div_ceil(1024 * 1024);
     // The first 64 KiB of a body are not counted in, for any connection.
     let bodies = limits.in_flight.saturating_mul(limits.body_bytes);
     let heads = limits.connections.saturating_mul(64 * 1024);
-    let sum = mebibytes(bodies).saturating_add(mebibytes(heads)).saturating_add(64);
+    let sum = mebibytes(bodies).saturating_add(mebibytes(heads)).saturating_add(128);
     u64::try_from(sum).unwrap_or(u64::MAX)
 }
 

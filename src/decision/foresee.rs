@@ -23,6 +23,9 @@ use super::request::Request;
 /// The RuntimeClass whose sandbox serves its own devices (gVisor's documented name).
 const GVISOR: &str = "gvisor";
 
+/// The most containers for debugging that are told one by one: the API server refuses to create a pod with any.
+const MOST_DEBUGGING: usize = 100;
+
 /// Everything that can be foreseen of a pod, the worst first.
 pub fn findings(
     request: &Request<'_>,
@@ -254,7 +257,8 @@ fn pod_findings(
         let path = format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
         findings.push(Finding::new(Code::DG010, path, [("annotation", key)]));
     }
-    for (index, container) in spec.ephemeral_containers.iter().enumerate() {
+    let debugging = spec.ephemeral_containers.iter().take(MOST_DEBUGGING);
+    for (index, container) in debugging.enumerate() {
         let path = format!("/spec/ephemeralContainers/{index}");
         findings.push(Finding::new(Code::DG014, path, [("container", container.name.as_str())]));
     }

@@ -25,9 +25,15 @@ pub struct Context {
     pub(super) limits: Limits,
     /// Permits to decide.
     pub(super) in_flight: Arc<Semaphore>,
+    /// Permits to decide what is larger than ordinary, beside the others.
+    pub(super) large: Arc<Semaphore>,
     /// What bodies may take together.
     pub(super) memory: Memory,
 }
+
+/// How many large reviews are decided at once: what one is read into may take 20 MiB, which the
+/// limit of the container's memory has to hold.
+const LARGE: usize = 2;
 
 impl Context {
     /// A context with nothing in flight.
@@ -39,7 +45,17 @@ impl Context {
     ) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
-        Self { policies, namespaces, nodes: None, metrics, traces: None, limits, in_flight, memory }
+        Self {
+            policies,
+            namespaces,
+            nodes: None,
+            metrics,
+            traces: None,
+            limits,
+            in_flight,
+            large: Arc::new(Semaphore::new(LARGE)),
+            memory,
+        }
     }
 
     /// The same, with what nodes offer for `/advise` to speak of.

@@ -153,11 +153,16 @@ async fn attempt(
     decide: impl Decide,
 ) -> Result<Admission, Failure> {
     // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
-    let permit = timeout(PATIENCE, Arc::clone(&context.in_flight).acquire_owned());
-    let Ok(Ok(permit)) = allowance.answered(permit).await? else {
+    let large = whole.0.bytes.len() > ORDINARY;
+    let permits = async {
+        // First that of the few, so that those who wait for it keep none from the many.
+        let aside = Arc::clone(&context.large).acquire_owned();
+        let aside = if large { Some(aside.await.ok()?) } else { None };
+        Some((aside, Arc::clone(&context.in_flight).acquire_owned().await.ok()?))
+    };
+    let Ok(Some(permit)) = allowance.answered(timeout(PATIENCE, permits)).await? else {
         return Err(Failure::Busy(Scarce::Permits));
     };
-    let large = whole.0.bytes.len() > ORDINARY;
     let (context, whole) = (Arc::clone(context), Arc::clone(whole));
     let work = move || {
         // Until the work is done, even when nobody waits for it any more.
