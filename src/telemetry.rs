@@ -1,5 +1,7 @@
 //! The log: lines for machines or for people, on standard error.
 
+mod line;
+
 use std::panic;
 use std::str::FromStr;
 
@@ -82,7 +84,7 @@ pub fn start(format: Format, level: &Level) -> Result<(), Error> {
         // reason, and a panic in the panic hook aborts the process.
         .log_internal_errors(false);
     let set = match format {
-        Format::Json => log.json().flatten_event(true).try_init(),
+        Format::Json => log.event_format(line::JsonLine).try_init(),
         // Colours are for a terminal; in a file they are noise.
         Format::Text => {
             log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()

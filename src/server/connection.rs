@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -55,6 +55,8 @@ impl Service {
             return self.http(stream, stage).await;
         };
         let peer = stream.peer_addr().ok();
+        // rustls reads 4 KiB at a time, and a review has more than two of them.
+        let stream = BufReader::with_capacity(RECEIVED, stream);
         let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
         // A handshake that is given up when the server stops loses no request.
         let stream = tokio::select! {
@@ -144,3 +146,5 @@ fn distrusts(error: &io::Error) -> bool {
 /// What hyper may buffer of a connection, and so the longest head: that of the API server is less
 /// than 1 KiB, and hyper's own 400 KiB would be 400 MiB for a thousand connections.
 const BUFFER: usize = 64 * 1024;
+/// What is received at once: the longest TLS record, and so an ordinary review.
+const RECEIVED: usize = 16 * 1024;
