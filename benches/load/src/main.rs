@@ -52,12 +52,12 @@ struct Arguments {
     /// Another devgrant than the release build there.
     #[arg(long)]
     devgrant: Option<PathBuf>,
-    /// Where result.json, table.txt and picture.svg go.
+    /// Where result.json, table.txt, table.md and picture.svg go.
     #[arg(long, default_value = "target/load")]
     out: PathBuf,
-    /// Measure nothing: draw picture.svg again from result.json.
+    /// Measure nothing: make the tables and the picture again from result.json.
     #[arg(long)]
-    picture: bool,
+    again: bool,
 }
 
 /// What all parts need.
@@ -72,10 +72,9 @@ struct Bench {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let out = arguments.out.clone();
-    if arguments.picture {
+    if arguments.again {
         let report = serde_json::from_str(&fs::read_to_string(out.join("result.json"))?)?;
-        fs::write(out.join("picture.svg"), picture::draw(&report))?;
-        return Ok(());
+        return show(&report, &out);
     }
     versions::same()?;
     fs::create_dir_all(&out)?;
@@ -93,12 +92,18 @@ async fn main() -> anyhow::Result<()> {
             other => bail!("no part is called `{other}`: start, load, growth, burst, memory"),
         }
         // A run that is cut off has what it got so far.
-        let table = bench.report.table();
         fs::write(out.join("result.json"), serde_json::to_string_pretty(&bench.report)? + "\n")?;
-        fs::write(out.join("table.txt"), &table)?;
-        fs::write(out.join("picture.svg"), picture::draw(&bench.report))?;
+        show(&bench.report, &out)?;
     }
     print!("{}", bench.report.table());
+    Ok(())
+}
+
+/// Writes what people read.
+fn show(report: &Report, out: &Path) -> anyhow::Result<()> {
+    fs::write(out.join("table.txt"), report.table())?;
+    fs::write(out.join("table.md"), report.markdown())?;
+    fs::write(out.join("picture.svg"), picture::draw(report))?;
     Ok(())
 }
 
@@ -323,22 +328,15 @@ impl Bench {
         let lost = |rounds: &[Measured]| {
             rounds.iter().map(|round| round.run.lost as f64).collect::<Vec<_>>()
         };
-        let null = p99(&all[0]);
+        let (null, case) = (p99(&all[0]), "5000 at once");
         for (server, rounds) in servers.iter().zip(&all) {
-            let name = server.kind.name();
-            let rows = [
-                Row::new(
-                    "burst: p99 from its start",
-                    "ms",
-                    "5000 at once",
-                    64,
-                    name,
-                    &p99(rounds),
-                    &null,
-                ),
-                Row::new("burst: lost", "reviews", "5000 at once", 64, name, &lost(rounds), &[]),
-            ];
-            self.report.rows.extend(rows);
+            let (name, values) = (server.kind.name(), p99(rounds));
+            let row = Row::new("burst: p99 from its start", "ms", case, 64, name, &values, &null);
+            self.report.rows.push(row);
+        }
+        for (server, rounds) in servers.iter().zip(&all) {
+            let (name, values) = (server.kind.name(), lost(rounds));
+            self.report.rows.push(Row::new("burst: lost", "", case, 64, name, &values, &[]));
         }
         Ok(())
     }

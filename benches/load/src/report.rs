@@ -120,6 +120,73 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The same for `BENCHMARKS.md`: a line for each load, a column for each server.
+    pub fn markdown(&self) -> String {
+        let mut groups: Vec<Vec<&Row>> = Vec::new();
+        for row in &self.rows {
+            match groups.iter_mut().find(|group| group[0].is_with(row)) {
+                Some(group) => group.push(row),
+                None => groups.push(vec![row]),
+            }
+        }
+        let (compared, others): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| group[0].server == "null");
+        let mut servers: Vec<&str> = Vec::new();
+        for row in compared.iter().flatten() {
+            if !servers.contains(&row.server.as_str()) {
+                servers.push(&row.server);
+            }
+        }
+        let mut out =
+            format!("| | {} |\n| --- |{}\n", servers.join(" | "), " ---: |".repeat(servers.len()));
+        for group in &compared {
+            let _ = write!(out, "| {} |", group[0].load());
+            for server in &servers {
+                let cell = group.iter().find(|row| row.server == *server);
+                let _ = write!(out, " {} |", cell.map_or(String::new(), |row| row.cell()));
+            }
+            out.push('\n');
+        }
+        out += "\n| | | |\n| --- | --- | ---: |\n";
+        for row in others.iter().flatten() {
+            let _ = writeln!(out, "| {} | {} | {} |", row.load(), row.server, row.cell());
+        }
+        out
+    }
+}
+
+impl Row {
+    /// Whether both are of one load, and so are compared.
+    fn is_with(&self, other: &Self) -> bool {
+        let of = |row: &Self| (row.measure.clone(), row.case.clone(), row.connections);
+        of(self) == of(other)
+    }
+
+    fn load(&self) -> String {
+        let connections = match self.connections {
+            0 => String::new(),
+            1 => ", 1 connection".to_owned(),
+            many => format!(", {many} connections"),
+        };
+        let case = if self.case.is_empty() { String::new() } else { format!(", {}", self.case) };
+        format!("{}{case}{connections}", self.measure)
+    }
+
+    /// The ratio and its spread; of what is compared with, the value.
+    fn cell(&self) -> String {
+        let value = format!("{:.1} {}", self.value.median, self.unit).trim_end().to_owned();
+        match self.ratio {
+            Some(_) if self.server == "null" => value,
+            Some(ratio) if (ratio.max - ratio.min).abs() < f64::EPSILON => {
+                format!("{:.2} ({value})", ratio.median)
+            }
+            Some(ratio) => format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max),
+            None => value,
+        }
+    }
+}
+
 /// What a command says in one line.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
