@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_path_to_error::Segment;
 
 use super::document::{self, Document};
 use super::spelling::excerpt;
@@ -193,13 +194,31 @@ impl Mismatch {
         match serde_path_to_error::deserialize::<_, T>(&mut json) {
             Ok(_) => Self("it cannot be read".to_owned()),
             Err(error) => {
-                let path = excerpt(&error.path().to_string());
+                let path = excerpt(&place(error.path()));
                 let Self(expected) = Self::of(error.inner());
                 let expected = expected.split(" at line ").next().unwrap_or_default();
                 Self(format!("`{path}`: {expected}"))
             }
         }
     }
+}
+
+/// Fields whose keys are the pod's own.
+const MAPS: &[&str] = &["annotations", "labels", "limits", "nodeSelector", "requests"];
+
+/// A path without keys that are a pod's own words.
+fn place(path: &serde_path_to_error::Path) -> String {
+    let mut place = String::new();
+    for segment in path {
+        match segment {
+            Segment::Map { .. } if MAPS.iter().any(|map| place.ends_with(map)) => break,
+            Segment::Seq { .. } => {}
+            _ if place.is_empty() => {}
+            _ => place.push('.'),
+        }
+        place.push_str(&segment.to_string());
+    }
+    if place.is_empty() { ".".to_owned() } else { place }
 }
 
 impl fmt::Display for Mismatch {
@@ -269,6 +288,29 @@ mod tests {
     fn a_mismatch_does_not_repeat_what_it_found() {
         let error = serde_json::from_str::<Vec<u8>>("\"hunter2, expected x\"").unwrap_err();
         assert_eq!(Mismatch::of(&error).to_string(), "expected a sequence at line 1 column 21");
+    }
+
+    #[test]
+    fn a_mismatch_names_fields_and_no_key_of_the_pod() {
+        for (pod, place) in [
+            (r#"{"metadata":{"annotations":{"hunter2":5}}}"#, "`metadata.annotations`: expected"),
+            (r#"{"spec":{"nodeSelector":{"hunter2":5}}}"#, "`spec.nodeSelector`: expected"),
+            (
+                r#"{"spec":{"containers":[{"env":[{"name":5}]}]}}"#,
+                "`spec.containers[0].env[0].name`: expected",
+            ),
+        ] {
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default)]
+            struct Object<'a> {
+                #[serde(borrow)]
+                metadata: crate::decision::pod::Metadata<'a>,
+                #[serde(borrow)]
+                spec: crate::decision::pod::Spec<'a>,
+            }
+            let said = Mismatch::at::<Object<'_>>(pod).to_string();
+            assert!(said.starts_with(place), "{said}");
+        }
     }
 
     #[test]
