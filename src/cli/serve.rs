@@ -99,7 +99,7 @@ pub struct LimitArguments {
     #[arg(long, value_name = "DURATION")]
     pub max_connection_age: Option<String>,
     /// Most reviews decided at a time, more are answered 429; times --body-limit, the memory for
-    /// bodies; default 64.
+    /// bodies; /advise has a quarter of as many of its own; default 64.
     #[arg(long, value_name = "COUNT")]
     pub max_in_flight: Option<u32>,
     /// How long to go on serving after the first SIGTERM; default 5s, with --standalone 0s.

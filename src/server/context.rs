@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::body::Memory;
 use super::limits::Limits;
@@ -23,17 +23,45 @@ pub struct Context {
     /// What makes spans, where somebody wants some.
     pub(super) traces: Option<Arc<Traces>>,
     pub(super) limits: Limits,
-    /// Permits to decide.
-    pub(super) in_flight: Arc<Semaphore>,
-    /// Permits to decide what is larger than ordinary, beside the others.
-    pub(super) large: Arc<Semaphore>,
+    /// To mutate and to validate.
+    pub(super) deciding: Permits,
+    /// To advise.
+    pub(super) advising: Permits,
     /// What bodies may take together.
     pub(super) memory: Memory,
+}
+
+/// Permits for so many reviews at once.
+#[derive(Debug)]
+pub(super) struct Permits {
+    pub(super) all: Arc<Semaphore>,
+    /// Those of reviews that are larger than ordinary, beside the others.
+    large: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(all: usize, large: usize) -> Self {
+        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { all: permits(all), large: permits(large) }
+    }
+
+    /// Waits for what one review needs, which is freed when it is dropped.
+    pub(super) async fn acquire(
+        &self,
+        large: bool,
+    ) -> Result<[Option<OwnedSemaphorePermit>; 2], AcquireError> {
+        // First that of the few, so that those who wait for it keep none from the many.
+        let few = Arc::clone(&self.large).acquire_owned();
+        let few = if large { Some(few.await?) } else { None };
+        Ok([few, Some(Arc::clone(&self.all).acquire_owned().await?)])
+    }
 }
 
 /// How many large reviews are decided at once: what one is read into may take 20 MiB, which the
 /// limit of the container's memory has to hold.
 const LARGE: usize = 2;
+/// How many of them are advised.
+const LARGE_ADVISED: usize = 1;
 
 impl Context {
     /// A context with nothing in flight.
@@ -43,7 +71,8 @@ impl Context {
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Self {
-        let in_flight = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
+        let deciding = Permits::new(limits.in_flight, LARGE);
+        let advising = Permits::new(Limits::share(limits.in_flight), LARGE_ADVISED);
         let memory = Memory::new(limits.in_flight.saturating_mul(limits.body_bytes));
         Self {
             policies,
@@ -52,8 +81,8 @@ impl Context {
             metrics,
             traces: None,
             limits,
-            in_flight,
-            large: Arc::new(Semaphore::new(LARGE)),
+            deciding,
+            advising,
             memory,
         }
     }

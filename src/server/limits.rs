@@ -42,6 +42,9 @@ pub struct Limits {
     /// arrive or are decided: 448 MiB, counted as bytes come in; over it the answer is 429 as well.
     /// The first 64 KiB of each body are not counted in, so that no ordinary review is turned away
     /// for large ones; for 1,024 [`connections`](Self::connections) that is 64 MiB more.
+    ///
+    /// `/advise` is not counted in: it has a quarter of as many of its own. Nobody waits for advice,
+    /// and it must not keep out a pod that waits for its device.
     pub in_flight: usize,
     /// The longest body in bytes.
     ///
@@ -59,9 +62,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The [`peer_connections`](Self::peer_connections) of so many connections.
-    pub(crate) fn share(connections: usize) -> usize {
-        (connections / 4).max(1)
+    /// The share that one of several may have of so many places: a quarter, and at least one. Of
+    /// [`connections`](Self::connections) a peer's, of [`in_flight`](Self::in_flight) that of `/advise`.
+    pub(crate) fn share(places: usize) -> usize {
+        (places / 4).max(1)
     }
 }
 

@@ -134,13 +134,13 @@ async fn admit(
     }
     let whole = body::read(&head.headers, body, allowance, &context.memory).await?;
     let whole = Arc::new((whole, counted));
-    let first = attempt(context, &whole, allowance, decide).await;
+    let first = attempt(context, &whole, allowance, endpoint, decide).await;
     let Err(Failure::Undecided { error: Undecided::UnknownNamespace(name), .. }) = &first else {
         return first;
     };
     // A pod that is faster than the watch. No permit is held while the API server is asked.
     if allowance.answered(context.namespaces.look(name)).await? {
-        return attempt(context, &whole, allowance, by(endpoint)).await;
+        return attempt(context, &whole, allowance, endpoint, by(endpoint)).await;
     }
     first
 }
@@ -150,17 +150,18 @@ async fn attempt(
     context: &Arc<Context>,
     whole: &Arc<(Whole, Count)>,
     allowance: &Allowance,
+    endpoint: Endpoint,
     decide: impl Decide,
 ) -> Result<Admission, Failure> {
-    // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
-    let large = whole.0.bytes.len() > ORDINARY;
-    let permits = async {
-        // First that of the few, so that those who wait for it keep none from the many.
-        let aside = Arc::clone(&context.large).acquire_owned();
-        let aside = if large { Some(aside.await.ok()?) } else { None };
-        Some((aside, Arc::clone(&context.in_flight).acquire_owned().await.ok()?))
+    let permits = match endpoint {
+        // Nobody depends on advice: however much is asked for, pods get in.
+        Endpoint::Advise => &context.advising,
+        Endpoint::Mutate | Endpoint::Validate => &context.deciding,
     };
-    let Ok(Some(permit)) = allowance.answered(timeout(PATIENCE, permits)).await? else {
+    let large = whole.0.bytes.len() > ORDINARY;
+    // Only now: a permit for a body that is arriving would be the sender's for as long as it likes.
+    let permit = timeout(PATIENCE, permits.acquire(large));
+    let Ok(Ok(permit)) = allowance.answered(permit).await? else {
         return Err(Failure::Busy(Scarce::Permits));
     };
     let (context, whole) = (Arc::clone(context), Arc::clone(whole));
@@ -342,7 +343,7 @@ mod tests {
             assert!(text.contains("devgrant_panics_total 1"), "{text}");
             assert!(text.contains(r#"reason="Bug",verdict="undecided"} 1"#), "{text}");
             assert!(text.contains("devgrant_requests_in_flight 0"), "{text}");
-            assert_eq!(context.in_flight.available_permits(), 1);
+            assert_eq!(context.deciding.all.available_permits(), 1);
         }
     }
 
@@ -360,10 +361,10 @@ mod tests {
         let answer = answer(Arc::clone(&context), late, Endpoint::Mutate, stuck).await;
         assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
         assert!(context.metrics.text().contains("devgrant_requests_in_flight 1"));
-        assert_eq!(context.in_flight.available_permits(), 0);
+        assert_eq!(context.deciding.all.available_permits(), 0);
 
         go_on.send(()).unwrap();
-        drop(context.in_flight.acquire().await.unwrap());
+        drop(context.deciding.all.acquire().await.unwrap());
         let text = context.metrics.text();
         assert!(text.contains("devgrant_panics_total 1"), "{text}");
     }
@@ -371,7 +372,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_a_moment_for_a_permit_gets_in() {
         let context = context(Limits { in_flight: 1, ..Limits::default() });
-        let deciding = context.in_flight.try_acquire().unwrap();
+        let deciding = context.deciding.all.try_acquire().unwrap();
         let waiting = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW));
         let freed = async {
             tokio::time::sleep(PATIENCE / 2).await;
@@ -384,7 +385,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn more_reviews_than_may_be_decided_at_once_are_turned_away_for_a_second() {
         let context = context(Limits { in_flight: 1, ..Limits::default() });
-        let deciding = context.in_flight.try_acquire().unwrap();
+        let deciding = context.deciding.all.try_acquire().unwrap();
         let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
         assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
@@ -392,6 +393,25 @@ mod tests {
         drop(deciding);
         let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
         assert_eq!(answer.status(), StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advice_has_permits_of_its_own_and_keeps_no_pod_waiting() {
+        let context = context(Limits { in_flight: 4, ..Limits::default() });
+        assert_eq!(context.advising.all.available_permits(), 1);
+        let advising = context.advising.all.try_acquire().unwrap();
+        let turned_away = advise(State(Arc::clone(&context)), request("/advise", REVIEW)).await;
+        assert_eq!(turned_away.status(), StatusCode::TOO_MANY_REQUESTS);
+        for _ in 0..4 {
+            let admitted = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
+            assert_eq!(admitted.status(), StatusCode::OK);
+        }
+        drop(advising);
+
+        let deciding = context.deciding.all.try_acquire_many(4).unwrap();
+        let advised = advise(State(Arc::clone(&context)), request("/advise", REVIEW)).await;
+        assert_eq!(advised.status(), StatusCode::OK);
+        drop(deciding);
     }
 
     /// A cluster whose watch has told of nothing, and whose API server answers with `answer`.
@@ -438,7 +458,7 @@ mod tests {
         let waiting = mutate(State(Arc::clone(&context)), request("/mutate?timeout=1s", REVIEW));
         assert_eq!(waiting.await.status(), StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
-        assert_eq!(context.in_flight.available_permits(), context.limits.in_flight);
+        assert_eq!(context.deciding.all.available_permits(), context.limits.in_flight);
         // Without a deadline the read has its own; the namespace is as unknown as before.
         let answer = mutate(State(Arc::clone(&context)), request("/mutate", REVIEW)).await;
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
