@@ -160,7 +160,7 @@ fn review(case: &Case) -> Value {
 /// before much is made of it.
 #[test]
 fn what_is_too_much_is_let_through_without_a_word() {
-    let advised = |keys: usize, templates: usize, padding: usize| {
+    let advised = |keys: usize, templates: usize, place: usize, padding: usize| {
         let annotations: BTreeMap<String, &str> =
             (0..keys).map(|index| (format!("devices.example/a{index}"), "")).collect();
         let template = json!({ "spec": { "containers": [{ "name": "c" }] } });
@@ -168,7 +168,7 @@ fn what_is_too_much_is_let_through_without_a_word() {
             "apiVersion": "example.com/v1",
             "kind": "Many",
             "metadata": { "name": "many", "annotations": annotations },
-            "spec": { "templates": vec![template; templates], "padding": " ".repeat(padding) },
+            "spec": { "t".repeat(place): vec![template; templates], "padding": " ".repeat(padding) },
         });
         let review = json!({
             "apiVersion": "admission.k8s.io/v1",
@@ -184,8 +184,9 @@ fn what_is_too_much_is_let_through_without_a_word() {
         assert!(admission.allowed);
         !admission.warnings.is_empty()
     };
-    assert!(advised(256, 64, 0));
-    assert!(!advised(257, 1, 0));
-    assert!(!advised(1, 65, 0));
-    assert!(!advised(1, 1, 256 * 1024));
+    assert!(advised(256, 64, 1000, 0));
+    assert!(!advised(257, 1, 1, 0));
+    assert!(!advised(1, 65, 1, 0));
+    assert!(!advised(1, 1, 1024, 0));
+    assert!(!advised(1, 1, 1, 256 * 1024));
 }

@@ -403,6 +403,34 @@ fn no_known_trick_makes_a_review_panic() {
     }
 }
 
+/// Refused in words, and by no more work than the answer would have been.
+#[test]
+fn what_is_too_much_for_one_answer_is_refused() {
+    let answer = |containers: usize| {
+        let names = (0..containers).map(|at| json!({ "name": format!("c{at}") }));
+        let review = make::review(&json!({
+            "metadata": {
+                "annotations": { "devices.example/fuse": "true", "devices.example/containers": "*" },
+            },
+            "spec": { "containers": names.collect::<Vec<_>>() },
+        }));
+        let labels = json!({ "devices.example/grant": "enabled" });
+        let namespace = namespace(labels.as_object().unwrap());
+        let bytes = review.to_string().into_bytes();
+        admit(&Review::decode(&bytes).unwrap(), shipped_set(), Some(&namespace)).unwrap()
+    };
+    assert_eq!(answer(1_000).reason, Reason::Granted);
+    for containers in [2_501, 10_000] {
+        let refused = answer(containers);
+        assert_eq!(refused.reason, Reason::TooLarge);
+        // Of the first container that is one too many no more is said, however many follow.
+        let said = "in at least 10004 places, and one answer holds 10000; name fewer containers";
+        let message = refused.message.unwrap();
+        assert!(message.contains(said), "{message}");
+        assert_eq!(refused.operations, &[]);
+    }
+}
+
 #[test]
 fn no_known_trick_makes_a_policy_panic() {
     let fine = policy_texts().swap_remove(0);

@@ -71,11 +71,12 @@ fn object(request: &Request<'_>, settings: &Settings) -> Option<String> {
 /// The workload of a request, if somebody wrote it who would want to know.
 fn written(request: &Request<'_>, settings: &Settings) -> Option<Object> {
     let object = object(request, settings).filter(|_| request.writes_object)?;
-    let object = workload_of(&object).filter(|object| object.pods.len() <= MOST_TEMPLATES)?;
+    let object = workload_of(&object).filter(is_small)?;
     if is_controlled(&object.value) || object.pods.iter().any(|pod| pod.owner.kind == "Pod") {
         return None;
     }
-    let Some(old) = request.old_object.and_then(|old| workload_of(old.get())) else {
+    let old = request.old_object.and_then(|old| workload_of(old.get()));
+    let Some(old) = old.filter(is_small) else {
         return Some(object);
     };
     let said = |object: &Object| {
@@ -94,7 +95,13 @@ fn is_of_a_person(object: &str, settings: &Settings) -> bool {
 /// What the API server refuses by itself, since its pods are none, is no workload.
 fn workload_of(text: &str) -> Option<Object> {
     let value: Value = serde_json::from_str(text).ok()?;
-    workload::objects(&value).ok()?.into_iter().next()
+    workload::object(value, MOST_TEMPLATES)
+}
+
+/// Whether there are few templates, at places that can be repeated in a sentence for each.
+fn is_small(object: &Object) -> bool {
+    let longest = object.pods.iter().map(|pod| pod.template.len()).max();
+    object.pods.len() <= MOST_TEMPLATES && longest.is_none_or(|longest| longest <= MOST_PLACE)
 }
 
 /// Whether a controller made the object: a Deployment its ReplicaSet, a `CronJob` its Job.
@@ -158,6 +165,8 @@ const MOST_BYTES: usize = 256 * 1024;
 const MOST_KEYS: usize = 256;
 /// The most templates in it. The warnings of so many are cut short anyway.
 const MOST_TEMPLATES: usize = 64;
+/// The longest place of one, in bytes.
+const MOST_PLACE: usize = 1024;
 
 /// What is granted and no node offers: the scheduler finds no node for such a pod, and says so in an Event
 /// that nobody reads.

@@ -17,6 +17,8 @@ use super::spelling::{self, excerpt};
 pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The most wrong names of one annotation that are told one by one.
 const MOST_NAMES: usize = 5;
+/// The most containers whose names a wrong one is compared with.
+const MOST_COMPARED: usize = 100;
 /// The service account of a pod that names none.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
@@ -306,12 +308,14 @@ impl<'a> Asker<'a> {
     }
 
     fn no_container(self, key: &str, name: &str) -> Objection {
-        let all = self.spec.all_containers();
-        let all: Vec<String> = all.map(|(_, container)| excerpt(container.name.as_str())).collect();
-        let all = all.iter().map(String::as_str);
-        let near = spelling::nearest(name, all.clone()).filter(|_| !name.is_empty());
+        let all = || self.spec.all_containers().map(|(_, container)| container.name.as_str());
+        let first: Vec<String> = all().take(MOST_COMPARED).map(excerpt).collect();
+        let near = spelling::nearest(name, first.iter().map(String::as_str));
+        let near = near.filter(|_| !name.is_empty());
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let list = spelling::list(all);
+        // Those behind are counted and not shown.
+        let list =
+            spelling::list(first.iter().map(String::as_str).chain(all().skip(MOST_COMPARED)));
         let sentence = match name {
             "" => format!(
                 "annotation `{key}`: a name is empty; take the comma out, or name one of the containers: {list}, or `*` for every regular one"

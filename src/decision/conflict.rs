@@ -3,9 +3,11 @@
 //! A grant never overwrites what would make the pod another one: those are refused in words. Where
 //! the mode that the author chose cannot work otherwise, its say wins, and a warning tells.
 
-use super::path::{same_path, token};
+use std::cell::OnceCell;
+
+use super::path::{parts, same_path, token};
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
-use super::plan::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName};
+use super::plan::{ContainerGrant, NodePaths, Objection, Plan, PodGrant, Reason, VolumeName};
 use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
 use super::policy::schema::{Profile, Volume as GrantedVolume};
 use super::quantity::Quantity;
@@ -31,10 +33,11 @@ pub fn find(
     version: KubernetesVersion,
 ) -> Findings {
     let mut findings = Findings::default();
+    let paths = OnceCell::new();
     for (at, grants) in &plan.containers {
         if let Some(container) = spec.container(*at) {
-            let mut check =
-                ContainerCheck { request, spec, container, at: *at, findings: &mut findings };
+            let (paths, findings) = (&paths, &mut findings);
+            let mut check = ContainerCheck { request, spec, paths, container, at: *at, findings };
             for grant in grants {
                 check.grant(*grant, grants);
             }
@@ -57,15 +60,17 @@ impl Findings {
     }
 }
 
-struct ContainerCheck<'s, 'a> {
+struct ContainerCheck<'s, 'p, 'a> {
     request: &'s Request<'a>,
-    spec: &'s Spec<'a>,
+    spec: &'p Spec<'a>,
+    /// Those of the pod, once somebody wants to know.
+    paths: &'s OnceCell<NodePaths<'p>>,
     container: &'s Container<'a>,
     at: ContainerIndex,
     findings: &'s mut Findings,
 }
 
-impl ContainerCheck<'_, '_> {
+impl ContainerCheck<'_, '_, '_> {
     fn grant(&mut self, grant: ContainerGrant<'_>, all: &[ContainerGrant<'_>]) {
         let name = excerpt(self.container.name.as_str());
         let security = &self.container.security_context;
@@ -205,11 +210,8 @@ impl ContainerCheck<'_, '_> {
         else {
             return;
         };
-        let source = self.spec.volumes.iter().find(|candidate| candidate.name == own.name.as_str());
-        let is_device = source
-            .and_then(|source| source.host_path.as_ref())
-            .is_some_and(|host_path| same_path(host_path.path.as_str(), path));
-        if !is_device {
+        let paths = self.paths.get_or_init(|| NodePaths::of(self.spec));
+        if paths.of_volume(own.name.as_str()) != Some(&parts(path)) {
             let list = self.at.list.field();
             self.findings.refuse(format!("{}/volumeMounts/{index}", self.at), format!(
                 "container `{}` mounts another volume, `{}`, at `{path}` where the device goes; remove that mount from `{list}`",

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use super::ask::Ask;
 use super::finding::{Code, Effect, Finding, Severity};
 use super::namespace::Namespace;
+use super::path::{is_harmless, parts};
 use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
 use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
@@ -76,8 +77,8 @@ pub fn is_said(finding: &Finding, policies: &[&Policy]) -> bool {
 struct PodAfter<'a> {
     host_users: Option<bool>,
     runtime_class: Option<&'a str>,
-    /// The paths of the node that volumes bring, by the volume's name.
-    host_paths: BTreeMap<&'a str, &'a str>,
+    /// The devices of the node that volumes bring, by the volume's name.
+    devices: BTreeMap<&'a str, HostDevice<'a>>,
 }
 
 impl<'a> PodAfter<'a> {
@@ -87,14 +88,15 @@ impl<'a> PodAfter<'a> {
             PodGrant::RuntimeClass(class) => Some(*class),
             _ => None,
         });
-        let host_path = |volume: &'a Volume<'_>| {
-            Some((volume.name.as_str(), volume.host_path.as_ref()?.path.as_str()))
+        let device = |volume: &'a Volume<'_>| {
+            let path = volume.host_path.as_ref()?.path.as_str();
+            Some((volume.name.as_str(), HostDevice::of(path)?))
         };
         let named = spec.runtime_class_name.as_ref().map(super::pod::Text::as_str);
         Self {
             host_users: if own { Some(false) } else { spec.host_users },
             runtime_class: class.or(named).filter(|class| !class.is_empty()),
-            host_paths: spec.volumes.iter().filter_map(host_path).collect(),
+            devices: spec.volumes.iter().filter_map(device).collect(),
         }
     }
 
@@ -106,6 +108,30 @@ impl<'a> PodAfter<'a> {
 
     fn is_gvisor(&self) -> bool {
         self.runtime_class == Some(GVISOR)
+    }
+}
+
+/// A device of the node that a container may not open by itself.
+struct HostDevice<'a> {
+    /// Its path, as it is written.
+    path: &'a str,
+    /// The last part of it, and all below `/dev` as one word: resources are named after both.
+    names: [String; 2],
+}
+
+impl<'a> HostDevice<'a> {
+    /// By components: `/srv/dev/fuse` and `/dev-data` are none.
+    fn of(path: &'a str) -> Option<Self> {
+        match parts(path).as_slice() {
+            // runc lists tun among what every container may open
+            // (`opencontainers/runc libcontainer/specconv/spec_linux.go`).
+            ["dev"] | ["dev", "net"] | ["dev", "net", "tun"] => None,
+            ["dev", below @ ..] if !is_harmless(below) => {
+                let last = below.last().copied().unwrap_or_default();
+                Some(Self { path, names: [last.to_owned(), below.join("_")] })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -131,7 +157,13 @@ impl<'a> ContainerAfter<'a> {
     }
 
     fn is_granted(&self, capability: &str) -> bool {
-        self.grants.contains(&ContainerGrant::Capability(capability))
+        self.granted_capabilities().any(|granted| granted == capability)
+    }
+
+    /// The capabilities among its grants. To look for many of them, make a set: there may be thousands of
+    /// grants, one for each mount that goes.
+    fn granted_capabilities(&self) -> impl Iterator<Item = &'a str> {
+        self.grants.iter().filter_map(ContainerGrant::capability)
     }
 
     fn has_capability(&self, capability: &str) -> bool {
@@ -164,7 +196,7 @@ impl<'a> ContainerAfter<'a> {
         }
     }
 
-    fn seccomp(&self) -> Option<String> {
+    fn seccomp(&self) -> Option<&str> {
         let granted = self.grants.iter().find_map(|grant| match grant {
             ContainerGrant::Seccomp(profile) => Some(*profile),
             _ => None,
@@ -173,7 +205,7 @@ impl<'a> ContainerAfter<'a> {
         self.profile(granted, own, |pod| pod.seccomp_profile.as_ref())
     }
 
-    fn app_armor(&self) -> Option<String> {
+    fn app_armor(&self) -> Option<&str> {
         let granted = self.grants.iter().find_map(|grant| match grant {
             ContainerGrant::AppArmor(profile) => Some(*profile),
             _ => None,
@@ -186,15 +218,17 @@ impl<'a> ContainerAfter<'a> {
     fn profile(
         &self,
         granted: Option<&Profile>,
-        own: Option<&ProfileField<'_>>,
+        own: Option<&'a ProfileField<'a>>,
         of_pod: impl Fn(&'a PodSecurityContext<'a>) -> Option<&'a ProfileField<'a>>,
-    ) -> Option<String> {
+    ) -> Option<&'a str> {
         let granted = granted.map(|profile| match profile {
-            Profile::Localhost(_) => "Localhost".to_owned(),
-            other => String::from(other.clone()),
+            Profile::Keep => "Keep",
+            Profile::Localhost(_) => "Localhost",
+            Profile::RuntimeDefault => "RuntimeDefault",
+            Profile::Unconfined => "Unconfined",
         });
         let pod = || self.spec.security_context.as_ref().and_then(of_pod);
-        granted.or_else(|| own.or_else(pod).map(|field| field.kind.to_string()))
+        granted.or_else(|| own.or_else(pod).map(|field| field.kind.as_str()))
     }
 
     /// The resources that the container will have any of.
@@ -261,5 +295,32 @@ fn pod_findings(
     for (index, container) in debugging.enumerate() {
         let path = format!("/spec/ephemeralContainers/{index}");
         findings.push(Finding::new(Code::DG014, path, [("container", container.name.as_str())]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_told_by_the_components_of_their_path() {
+        for path in
+            ["/dev/fuse", "//dev//fuse/", "/dev/nvidia0", "/dev/infiniband/uverbs0", "/dev/./kvm"]
+        {
+            assert!(HostDevice::of(path).is_some(), "{path}");
+        }
+        for path in [
+            "/dev",
+            "/",
+            "/dev/shm",
+            "/dev/shm/x",
+            "/dev/null",
+            "/dev/net/tun",
+            "/srv/dev/fuse",
+            "/dev-data/fuse",
+            "/var/lib/kubelet/plugins/fuse",
+        ] {
+            assert!(HostDevice::of(path).is_none(), "{path}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::ask::{Ask, Asker, Chosen, Unmet, service_account};
 use super::finding::{Code, Finding};
 use super::namespace::Namespace;
 use super::patch::{self, DraftError};
-use super::plan::{Objection, Plan, Reason, Refusal, Verdict};
+use super::plan::{MOST, Objection, Plan, Reason, Refusal, Verdict, too_large};
 use super::pod::{Pod, Spec};
 use super::policy::schema::{Enforcement, OnInvalid};
 use super::policy::select::Subject;
@@ -19,9 +19,7 @@ use super::review::Review;
 use super::settings::Settings;
 use super::unasked::{self, OldShape};
 use super::warning::Warning;
-use super::weigh::{
-    MOST, Weighed, container_names, shadow_refuses, shadow_warnings, too_large, weigh,
-};
+use super::weigh::{Weighed, container_names, shadow_refuses, shadow_warnings, weigh};
 
 /// The namespace that the cluster itself lives in.
 pub const SYSTEM_NAMESPACE: &str = "kube-system";

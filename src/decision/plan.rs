@@ -7,12 +7,14 @@ pub mod accelerator;
 mod compose;
 mod legacy;
 pub mod meaning;
+mod node_path;
 pub mod refusal;
 
 pub use compose::compose;
 pub(crate) use legacy::is_kubelet_plugin;
+pub(super) use legacy::old_shape;
 pub use legacy::{HostDevice, devices_of};
-pub(super) use legacy::{node_path, old_shape};
+pub(super) use node_path::NodePaths;
 pub use refusal::{Objection, Reason, Refusal};
 
 use std::fmt;
@@ -24,6 +26,18 @@ use super::policy::schema::{
     HostPath, NodeRequirement, Profile, ResourceClaim, Toleration, Volume,
 };
 use super::warning::Warning;
+
+/// The most grants and operations of one pod. 50 containers with all 13 shipped devices are some 3,000; an answer of
+/// 10,000 operations takes a few megabytes.
+pub(super) const MOST: usize = 10_000;
+
+/// Why a pod is refused that would be changed in so many places, if not in more.
+pub(super) fn too_large(changes: usize) -> Objection {
+    let sentence = format!(
+        "the pod would be changed in at least {changes} places, and one answer holds {MOST}; name fewer containers"
+    );
+    Objection::new(Reason::TooLarge, sentence)
+}
 
 /// What becomes of the pod.
 #[derive(Debug)]
@@ -130,6 +144,18 @@ pub enum ContainerGrant<'p> {
         /// Where.
         path: &'p str,
     },
+}
+
+impl<'p> ContainerGrant<'p> {
+    /// The capability, if it is one.
+    pub fn capability(&self) -> Option<&'p str> {
+        if let Self::Capability(name) = self { Some(*name) } else { None }
+    }
+
+    /// The place of the mount, if one goes.
+    pub fn unmount(&self) -> Option<usize> {
+        if let Self::Unmount(index) = self { Some(*index) } else { None }
+    }
 }
 
 /// The name of a granted volume.

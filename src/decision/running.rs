@@ -43,13 +43,18 @@ pub(super) fn said(
     if !settings.opted_in(namespace.ok_or_else(unknown)?) {
         return Ok(Vec::new());
     }
+    let devices = change.devices();
+    let all: Vec<&Policy> = devices.iter().filter_map(|device| policies.find(device)).collect();
+    let mut of_all: BTreeMap<Code, Effect> = BTreeMap::new();
     let mut remedies = BTreeSet::new();
     let mut warnings = Vec::new();
-    for (finding, devices) in findings {
-        let asked: Vec<&Policy> =
-            devices.iter().filter_map(|device| policies.find(device)).collect();
+    for (finding, device) in findings {
+        let effect = match device {
+            Some(device) => foresee::effect(&finding, policies.find(device).as_slice()),
+            None => *of_all.entry(finding.code).or_insert_with(|| foresee::effect(&finding, &all)),
+        };
         // `Deny` is a word here like any other: the pod exists.
-        if foresee::effect(&finding, &asked) == Effect::Ignore {
+        if effect == Effect::Ignore {
             continue;
         }
         let text = if remedies.insert(finding.remedy()) {
@@ -70,8 +75,8 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// What is to be said, each with the devices whose policies have a say in it.
-    fn findings(&self, part: PodPart) -> Vec<(Finding, BTreeSet<&'a str>)> {
+    /// What is to be said, each with the device whose policy has a say in it, or `None` for all of the pod's.
+    fn findings(&self, part: PodPart) -> Vec<(Finding, Option<&'a str>)> {
         let Some(instead) = instead(self.before) else { return Vec::new() };
         match part {
             PodPart::EphemeralContainers => self.debugged(),
@@ -84,7 +89,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn annotated(&self, instead: &str) -> Vec<(Finding, BTreeSet<&'a str>)> {
+    fn annotated(&self, instead: &str) -> Vec<(Finding, Option<&'a str>)> {
         let (now, before) = (self.ours(self.now), self.ours(self.before));
         let names: BTreeSet<&str> = now.keys().chain(before.keys()).copied().collect();
         let differing = names.into_iter().filter_map(|name| {
@@ -99,12 +104,12 @@ impl<'a> Change<'a> {
             let key = format!("{}/{name}", self.settings.prefix);
             let path = format!("/metadata/annotations/{}", token(&key));
             let places = [("annotation", key.as_str()), ("change", change), ("instead", instead)];
-            Some((Finding::new(Code::DG026, path, places), BTreeSet::from([device(name)])))
+            Some((Finding::new(Code::DG026, path, places), Some(device(name))))
         });
         differing.collect()
     }
 
-    fn debugged(&self) -> Vec<(Finding, BTreeSet<&'a str>)> {
+    fn debugged(&self) -> Vec<(Finding, Option<&'a str>)> {
         if !self.has_asked() {
             return Vec::new();
         }
@@ -114,20 +119,21 @@ impl<'a> Change<'a> {
         added
             .map(|(index, (name, _))| {
                 let path = format!("/spec/ephemeralContainers/{index}");
-                (Finding::new(Code::DG014, path, [("container", name)]), self.devices())
+                (Finding::new(Code::DG014, path, [("container", name)]), None)
             })
             .collect()
     }
 
-    fn resized(&self, instead: &str) -> Vec<(Finding, BTreeSet<&'a str>)> {
+    fn resized(&self, instead: &str) -> Vec<(Finding, Option<&'a str>)> {
         let mut findings = Vec::new();
         if !self.has_asked() {
             return findings;
         }
         for list in ["initContainers", "containers"] {
-            let old = by_name(self.before, list);
+            let mut old = by_name(self.before, list);
             for (index, (name, now)) in containers(self.now, list).enumerate() {
-                let Some(before) = old.get(name) else { continue };
+                // The API server refuses a second one of the name.
+                let Some(before) = old.remove(name) else { continue };
                 let path = format!("/spec/{list}/{index}/resources");
                 for found in differing(before, now) {
                     let path = format!("{path}/{}/{}", found.list, token(found.resource));
@@ -138,7 +144,7 @@ impl<'a> Change<'a> {
                         ("now", &found.now),
                         ("instead", instead),
                     ];
-                    findings.push((Finding::new(Code::DG027, path, places), self.devices()));
+                    findings.push((Finding::new(Code::DG027, path, places), None));
                 }
             }
         }
@@ -223,17 +229,11 @@ struct Differing<'a> {
 fn differing<'a>(before: &'a Value, now: &'a Value) -> Vec<Differing<'a>> {
     let mut differing: BTreeMap<&str, Differing<'_>> = BTreeMap::new();
     for list in ["limits", "requests"] {
-        let amounts = |container: &'a Value| {
-            let amounts = container.pointer(&format!("/resources/{list}"));
-            amounts.and_then(Value::as_object).into_iter().flatten()
-        };
-        let names = amounts(before).chain(amounts(now)).map(|(name, _)| name.as_str());
-        for resource in names.filter(|name| is_extended(name)) {
-            let amount = |container: &'a Value| {
-                let (_, amount) = amounts(container).find(|(name, _)| *name == resource)?;
-                Some(amount.to_string())
-            };
-            let (before, now) = (amount(before), amount(now));
+        let (before, now) = (amounts(before, list), amounts(now, list));
+        let names: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
+        for resource in names {
+            let amount = |of: &BTreeMap<&str, &Value>| of.get(resource).map(ToString::to_string);
+            let (before, now) = (amount(&before), amount(&now));
             let quantity = |amount: &Option<String>| amount.as_deref().and_then(Quantity::parse);
             if before != now && (quantity(&before) != quantity(&now) || quantity(&now).is_none()) {
                 let plain = |amount: Option<String>| {
@@ -247,4 +247,11 @@ fn differing<'a>(before: &'a Value, now: &'a Value) -> Vec<Differing<'a>> {
         }
     }
     differing.into_values().collect()
+}
+
+/// The amounts of extended resources in a list of a container.
+fn amounts<'a>(container: &'a Value, list: &str) -> BTreeMap<&'a str, &'a Value> {
+    let amounts = container.pointer(&format!("/resources/{list}")).and_then(Value::as_object);
+    let amounts = amounts.into_iter().flatten().map(|(name, amount)| (name.as_str(), amount));
+    amounts.filter(|(name, _)| is_extended(name)).collect()
 }

@@ -33,28 +33,30 @@ const MOST: usize = 12;
 
 /// `a`, `b` or `c`: names in backquotes, for a sentence. Of many, the first ones.
 pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let mut names = names.into_iter();
+    let first = names.by_ref().take(MOST + 1);
+    let mut shown: Vec<String> = first.map(|name| format!("`{name}`")).collect();
     // `or 1 more` would be as long as the name.
-    if names.len() > MOST + 1 {
-        let more = names.len() - MOST;
-        names.truncate(MOST);
-        names.push(format!("{more} more"));
+    let others = names.count();
+    if others > 0 {
+        shown.truncate(MOST);
+        shown.push(format!("{} more", others + 1));
     }
-    match names.as_slice() {
+    match shown.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),
         [init @ .., last] => format!("{} or {last}", init.join(", ")),
     }
 }
 
-/// The start of a user's text, for a sentence.
+/// The start of a user's text, for a sentence. No more of the text is looked at: it may be as long as a
+/// request, and be said of thousands of things.
 pub fn excerpt(text: &str) -> String {
-    let mut excerpt: String = text
-        .chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
-        .take(EXCERPT)
-        .collect();
-    if text.chars().count() > EXCERPT {
+    let mut rest = text.chars();
+    let start = rest.by_ref().take(EXCERPT);
+    let mut excerpt: String =
+        start.map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect();
+    if rest.next().is_some() {
         excerpt.push('…');
     }
     excerpt

@@ -5,7 +5,7 @@
 //! ask for must not cost it anything: a grant comes only together with the rewrite, and whatever stands
 //! against the two leaves the container as it is, with a warning that says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::annotation::CONTAINERS;
 use super::ask::{Ask, Asker, service_account};
@@ -14,8 +14,8 @@ use super::finding::{Code, Finding, Severity};
 use super::namespace::Namespace;
 use super::path::is_harmless;
 use super::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, names_gpus};
-use super::plan::{ContainerGrant, is_kubelet_plugin, node_path, old_shape};
-use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volumes};
+use super::plan::{ContainerGrant, NodePaths, is_kubelet_plugin, old_shape};
+use super::pod::{Container, ContainerIndex, ProfileField, Spec};
 use super::policy::schema::{Enforcement, LegacyAction};
 use super::policy::select::Subject;
 use super::policy::{Policy, PolicySet, is_dns_subdomain};
@@ -95,7 +95,7 @@ fn shapes<'a>(
     looking: impl Iterator<Item = &'a Policy>,
 ) -> Vec<OldShape<'a>> {
     let prefix = &policies.settings().prefix;
-    let volumes = spec.volumes_by_name();
+    let paths = NodePaths::of(spec);
     let counts = name_counts(spec);
     let is_plugin = is_kubelet_plugin(spec);
     let shapes = looking.filter_map(|policy| {
@@ -117,7 +117,7 @@ fn shapes<'a>(
         let containers: Vec<_> = privileged
             // The ask that is written must mean this container and no other.
             .filter(|(_, container)| denies || counts.get(container.name.as_str()) == Some(&1))
-            .filter_map(|(at, container)| Some((at, old_shape(&volumes, container, legacy)?)))
+            .filter_map(|(at, container)| Some((at, old_shape(&paths, container, legacy)?)))
             .collect();
         (!containers.is_empty()).then_some(OldShape { policy, containers })
     });
@@ -160,7 +160,7 @@ pub(super) fn settle<'a>(
         // What is asked for is judged as that; only `Deny` looks at pods that ask for the device.
         let mut own = asks.iter().filter(|ask| ask.policy.device() == policy.device());
         if let Some(ask) = own.next() {
-            containers.retain(|(at, _)| !ask.containers.contains(at));
+            containers.retain(|(at, _)| ask.containers.binary_search(at).is_err());
         }
         let stays = Stays { spec: asker.spec, policy, containers: &containers };
         match policy.spec().legacy.as_ref().map(|legacy| legacy.action) {
@@ -200,7 +200,7 @@ fn rewritten<'a>(
     findings: &mut Vec<(Finding, &'a Policy)>,
 ) -> Vec<Ask<'a>> {
     let Asker { spec, request, policies, .. } = asker;
-    let volumes = spec.volumes_by_name();
+    let paths = NodePaths::of(spec);
     // A container that stays takes its share of every ask with it, so that this ends.
     while !unasked.is_empty() {
         let mut all = others.to_vec();
@@ -211,10 +211,11 @@ fn rewritten<'a>(
         }
         // Where there is no plan, or a policy refuses what is foreseen: nobody asked for that.
         let objection = weighed.objections.first().map(|objection| objection.sentence.as_str());
+        let by_container = ByContainer::of(&weighed);
         let mut stay = Vec::new();
         for (ask, containers) in &mut unasked {
             for one in std::mem::take(containers) {
-                match why_not(spec, &volumes, &weighed, one.0, objection) {
+                match why_not(spec, &paths, &by_container, one.0, objection) {
                     Some(why) => stay.push((ask.policy, one, why)),
                     None => containers.push(one),
                 }
@@ -241,19 +242,38 @@ fn rewritten<'a>(
     unasked.into_iter().map(|(ask, _)| ask).collect()
 }
 
+/// What is weighed, by the containers that it is of: each is found and not searched.
+struct ByContainer<'w> {
+    /// By the place of the container, in their order.
+    findings: BTreeMap<&'w str, Vec<&'w Finding>>,
+    grants: BTreeMap<ContainerIndex, &'w [ContainerGrant<'w>]>,
+}
+
+impl<'w> ByContainer<'w> {
+    fn of(weighed: &'w Weighed<'w>) -> Self {
+        let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+        for finding in &weighed.findings {
+            // `/spec/containers/0`, of what is there or below.
+            let mut slashes = finding.path.match_indices('/').map(|(at, _)| at);
+            let end = slashes.nth(3).unwrap_or(finding.path.len());
+            let container = finding.path.get(..end).unwrap_or_default();
+            findings.entry(container).or_default().push(finding);
+        }
+        let grants = weighed.plan.containers.iter();
+        let grants = grants.map(|(at, grants)| (*at, grants.as_slice())).collect();
+        Self { findings, grants }
+    }
+}
+
 /// Why a container is not rewritten, or had better not be: what works today must work afterwards.
 fn why_not(
     spec: &Spec<'_>,
-    volumes: &Volumes<'_, '_>,
-    weighed: &Weighed<'_>,
+    paths: &NodePaths<'_>,
+    weighed: &ByContainer<'_>,
     at: ContainerIndex,
     objection: Option<&str>,
 ) -> Option<String> {
-    let at_container = |finding: &&Finding| {
-        let rest = finding.path.strip_prefix(&place(at));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let findings = || weighed.findings.iter().filter(at_container);
+    let findings = || weighed.findings.get(place(at).as_str()).into_iter().flatten();
     if let Some(stays) = findings().find(|finding| finding.code == Code::DG022) {
         return Some(stays.word("why").unwrap_or_default().to_owned());
     }
@@ -266,19 +286,18 @@ fn why_not(
     if let Some(fails) = fails {
         return Some(format!("without it, {}", fails.sentence()));
     }
-    let mut containers = weighed.plan.containers.iter();
-    let grants = containers.find(|(place, _)| *place == at).map(|(_, grants)| grants.as_slice());
+    let grants = weighed.grants.get(&at).copied();
     let Some(grants) = grants.filter(|grants| grants.contains(&ContainerGrant::Unprivileged))
     else {
         return Some(objection.unwrap_or("the grant does not take its place").to_owned());
     };
-    wakes_up(spec, volumes, grants, spec.container(at)?)
+    wakes_up(spec, paths, grants, spec.container(at)?)
 }
 
 /// What `privileged` overrides today, or may serve, and that would show without it.
 fn wakes_up(
     spec: &Spec<'_>,
-    volumes: &Volumes<'_, '_>,
+    paths: &NodePaths<'_>,
     grants: &[ContainerGrant<'_>],
     container: &Container<'_>,
 ) -> Option<String> {
@@ -295,8 +314,10 @@ fn wakes_up(
     if confines(app_armor) {
         return Some("its AppArmor profile is without force while it is privileged".to_owned());
     }
-    let granted = |name: &str| grants.contains(&ContainerGrant::Capability(name));
-    if let Some(other) = own.capabilities.add.iter().find(|name| !granted(&bare(name.as_str()))) {
+    let granted: BTreeSet<&str> = grants.iter().filter_map(ContainerGrant::capability).collect();
+    let gone: BTreeSet<usize> = grants.iter().filter_map(ContainerGrant::unmount).collect();
+    let mut added = own.capabilities.add.iter();
+    if let Some(other) = added.find(|name| !granted.contains(bare(name.as_str()).as_str())) {
         return Some(format!("it adds the capability `{}`, too", excerpt(other.as_str())));
     }
     let hides = grants.contains(&ContainerGrant::NvidiaVoid);
@@ -305,10 +326,9 @@ fn wakes_up(
     }
     // On nodes with SELinux, for one, only a privileged container reads what is there.
     let stays = container.volume_mounts.iter().enumerate().find_map(|(index, mount)| {
-        let path = node_path(volumes, mount)?;
+        let path = paths.of_mount(mount)?;
         let is_harmless = matches!(path.as_slice(), ["dev", below @ ..] if is_harmless(below));
-        let goes = grants.contains(&ContainerGrant::Unmount(index));
-        (!goes && !is_harmless).then(|| format!("/{}", path.join("/")))
+        (!gone.contains(&index) && !is_harmless).then(|| format!("/{}", path.join("/")))
     });
     stays.map(|path| format!("the node's `{}` is mounted", excerpt(&path)))
 }

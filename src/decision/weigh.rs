@@ -1,5 +1,6 @@
 //! weigh: one plan for all asks of a pod, with everything that stands against it or is to be said of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::ask::Ask;
@@ -13,10 +14,6 @@ use super::policy::{Policy, PolicySet};
 use super::request::Request;
 use super::warning::Warning;
 
-/// The most grants and operations of one pod. 50 containers with all 13 shipped devices are some 3,000; an answer of
-/// 10,000 operations takes a few megabytes.
-pub(super) const MOST: usize = 10_000;
-
 /// A plan with all that is to be said of it.
 #[derive(Default)]
 pub(super) struct Weighed<'a> {
@@ -24,6 +21,8 @@ pub(super) struct Weighed<'a> {
     /// Whether the pod gets nothing of it, since it is for Windows.
     pub(super) windows: bool,
     pub(super) findings: Vec<Finding>,
+    /// The codes of the findings.
+    codes: BTreeSet<Code>,
     pub(super) objections: Vec<Objection>,
     pub(super) warnings: Vec<Warning>,
 }
@@ -42,9 +41,6 @@ pub(super) fn weigh<'a>(
         Ok(plan) => weighed.plan = plan,
         // Without a plan there is no pod to foresee anything of.
         Err(objections) => return Weighed { objections, ..weighed },
-    }
-    if weighed.plan.len() > MOST {
-        weighed.objections.push(too_large(weighed.plan.len()));
     }
     // A Windows pod that gets nothing is told that and no more.
     weighed.windows = spec.is_windows() && weighed.plan.has_security_context();
@@ -69,7 +65,7 @@ impl Weighed<'_> {
             Effect::Ignore => return,
             Effect::Warn if foresee::is_said(&finding, policies) => {
                 // The remedy once for each code: the API server passes a line on only once, too.
-                let text = if self.findings.iter().any(|other| other.code == finding.code) {
+                let text = if self.codes.contains(&finding.code) {
                     format!("{}: {}", finding.code, finding.sentence())
                 } else {
                     finding.to_string()
@@ -78,6 +74,11 @@ impl Weighed<'_> {
             }
             Effect::Warn => {}
         }
+        self.found(finding);
+    }
+
+    fn found(&mut self, finding: Finding) {
+        self.codes.insert(finding.code);
         self.findings.push(finding);
     }
 
@@ -88,7 +89,7 @@ impl Weighed<'_> {
         }
         if foresee::effect(&finding, &[policy]) != Effect::Ignore {
             self.warnings.extend(Warning::lines(finding.to_string()));
-            self.findings.push(finding);
+            self.found(finding);
         }
     }
 }
@@ -112,11 +113,12 @@ fn planned<'a>(
         return Ok(plan);
     }
     // A conflict is found in the plan of all asks; it is the fault of those that have it alone, too.
-    let alone: Vec<(&Ask<'_>, Vec<Objection>)> = asks
+    let alone: Vec<(&Ask<'_>, BTreeSet<Objection>)> = asks
         .iter()
         .filter_map(|ask| {
             let plan = plan::compose(spec, std::slice::from_ref(ask)).ok()?;
-            Some((ask, conflict::find(request, spec, &plan, version).objections))
+            let found = conflict::find(request, spec, &plan, version);
+            Some((ask, found.objections.into_iter().collect()))
         })
         .collect();
     let prefix = &policies.settings().prefix;
@@ -169,13 +171,6 @@ pub(super) fn shadow_warnings(
 /// What a policy in shadow says in place of a refusal.
 pub(super) fn shadow_refuses(sentence: impl fmt::Display) -> String {
     format!("shadow: would refuse: {sentence}")
-}
-
-pub(super) fn too_large(changes: usize) -> Objection {
-    let sentence = format!(
-        "the pod would be changed in {changes} places, and one answer holds {MOST}; name fewer containers"
-    );
-    Objection::new(Reason::TooLarge, sentence)
 }
 
 pub(super) fn container_names(spec: &Spec<'_>, ask: &Ask<'_>) -> String {

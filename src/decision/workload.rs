@@ -192,6 +192,20 @@ pub fn readable(document: &Value) -> (Vec<Object>, Vec<Unread>) {
     (objects, unread)
 }
 
+/// A document as one object, with no more of its pods than one above `most`: what is above it is for the
+/// caller to see, and not to be made, since every pod has a copy of what its owner says for all.
+pub(super) fn object(document: Value, most: usize) -> Option<Object> {
+    let owner = Owner::of(&document);
+    let is_list =
+        owner.kind.ends_with("List") && document.get("items").is_some_and(Value::is_array);
+    if owner.kind.is_empty() || is_list {
+        return None;
+    }
+    let at = PointerBuf::root();
+    let pods = pods_of(&document, owner, &at, most).ok()?;
+    Some(Object { at, value: document, pods })
+}
+
 /// The review that the API server would send when the pod is created, by `user` if that is known.
 ///
 /// The pod stays as the person wrote it. The API server would fill in defaults first, and copy limits to
@@ -244,13 +258,19 @@ fn objects_of(value: &Value, at: PointerBuf, objects: &mut Vec<Object>, unread: 
         }
         return;
     }
-    match pods_of(value, owner.clone(), &at) {
+    match pods_of(value, owner.clone(), &at, usize::MAX) {
         Ok(pods) => objects.push(Object { at, value: value.clone(), pods }),
         Err(problem) => unread.push(Unread { at, owner: Some(owner), problem }),
     }
 }
 
-fn pods_of(object: &Value, owner: Owner, at: &Pointer) -> Result<Vec<FoundPod>, NoPod> {
+/// The pods of an object; of those, no more than one above `most`.
+fn pods_of(
+    object: &Value,
+    owner: Owner,
+    at: &Pointer,
+    most: usize,
+) -> Result<Vec<FoundPod>, NoPod> {
     if owner.kind == KIND {
         let pod = object.pointer("/request/object").cloned().unwrap_or_default();
         let template = at.concat(Pointer::from_static("/request/object"));
@@ -261,34 +281,48 @@ fn pods_of(object: &Value, owner: Owner, at: &Pointer) -> Result<Vec<FoundPod>, 
         check_template(object, &owner.kind, pointer)?;
     }
     let mut pods = Vec::new();
-    argo::pods(object, &owner, at, &mut pods);
-    templates(object, &owner, at.to_buf(), 0, &mut pods);
+    argo::pods(object, &owner, at, most, &mut pods);
+    let templates = Templates { owner: &owner, most };
+    templates.add(object, &mut at.to_buf(), 0, &mut pods);
     Ok(pods)
 }
 
-/// Adds every template below a value. Custom kinds keep them wherever they like: in one field, in a
-/// list, under the name of a role.
-fn templates(value: &Value, owner: &Owner, at: PointerBuf, depth: usize, pods: &mut Vec<FoundPod>) {
-    match value {
-        Value::Object(fields) => {
-            if is_template(value) {
-                pods.push(found(value, owner, at));
-                return;
+/// The search for templates in an object.
+struct Templates<'a> {
+    owner: &'a Owner,
+    most: usize,
+}
+
+impl Templates<'_> {
+    /// Adds every template below a value. Custom kinds keep them wherever they like: in one field, in a
+    /// list, under the name of a role. The place is one text for all of them: a key may be long, and have
+    /// thousands of items below it.
+    fn add(&self, value: &Value, at: &mut PointerBuf, depth: usize, pods: &mut Vec<FoundPod>) {
+        if pods.len() > self.most {
+            return;
+        }
+        match value {
+            Value::Object(_) if is_template(value) => {
+                pods.push(found(value, self.owner, at.clone()));
             }
-            for (key, field) in fields {
+            Value::Object(fields) => {
                 // What an object is now says nothing about what it makes.
-                if depth == 0 && (key == "status" || key == "metadata") {
-                    continue;
+                let is_foreign = |key: &str| depth == 0 && (key == "status" || key == "metadata");
+                for (key, field) in fields.iter().filter(|(key, _)| !is_foreign(key)) {
+                    at.push_back(key.as_str());
+                    self.add(field, at, depth + 1, pods);
+                    at.pop_back();
                 }
-                templates(field, owner, at.with_trailing_token(key.as_str()), depth + 1, pods);
             }
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                templates(item, owner, at.with_trailing_token(index.to_string()), depth + 1, pods);
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    at.push_back(index);
+                    self.add(item, at, depth + 1, pods);
+                    at.pop_back();
+                }
             }
+            _ => {}
         }
-        _ => {}
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{ContainerAfter, PodAfter};
 use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
-use crate::decision::path::{is_harmless, is_named_after, parts, token};
+use crate::decision::path::token;
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, names_gpus};
 use crate::decision::policy::schema::{OmittableField, Profile};
@@ -81,7 +81,7 @@ fn confinement(
     let path = format!("{}/securityContext", container.path);
     let places = [("container", container.name())];
     if !container.has_capability(SYS_ADMIN) {
-        if container.seccomp().as_deref() == Some("RuntimeDefault") {
+        if container.seccomp() == Some("RuntimeDefault") {
             // A capability is useless to a user who may not gain it, and such a pod would only hear DG001.
             let gains =
                 container.non_root().is_none() || container.allows_escalation() != Some(false);
@@ -102,7 +102,7 @@ fn confinement(
     });
     let by_annotation = request.annotation(&app_armor_key(container.name()));
     let profile = container.app_armor();
-    let denies = match (profile.as_deref(), by_annotation) {
+    let denies = match (profile, by_annotation) {
         (Some("RuntimeDefault"), _) => true,
         (None, annotation) => annotation.is_none_or(|profile| profile == "runtime/default"),
         _ => false,
@@ -117,12 +117,13 @@ fn capabilities(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
     if container.is_privileged() {
         return;
     }
+    let granted: BTreeSet<&str> = container.granted_capabilities().collect();
     let added = &container.container.security_context.capabilities.add;
     for (index, own) in added.iter().enumerate() {
         let has_prefix =
             own.as_str().get(..4).is_some_and(|start| start.eq_ignore_ascii_case("CAP_"));
         // The one that is granted is respelled by the patch.
-        if has_prefix && !container.is_granted(&bare(own.as_str())) {
+        if has_prefix && !granted.contains(bare(own.as_str()).as_str()) {
             let path = format!("{}/securityContext/capabilities/add/{index}", container.path);
             let places = [("container", container.name()), ("capability", own.as_str())];
             findings.push(Finding::new(Code::DG007, path, places));
@@ -150,32 +151,21 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
     if container.is_privileged() {
         return;
     }
+    let gone = container.grants.iter().filter_map(ContainerGrant::unmount);
+    let gone: BTreeSet<usize> = gone.collect();
+    // The rule that a resource brings is for the device's number, wherever its file comes from. With users
+    // of its own, such a container does not start (F:S1).
+    let resources = container.resources().filter(|_| pod.host_users != Some(false));
+    let granted: BTreeSet<&str> =
+        resources.filter_map(|name| Some(name.split_once('/')?.1)).collect();
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
-        if container.grants.contains(&ContainerGrant::Unmount(index)) {
-            continue;
-        }
-        let Some(host_path) = pod.host_paths.get(mount.name.as_str()) else { continue };
-        // The rule that a resource brings is for the device's number, wherever its file comes from. With
-        // users of its own, such a container does not start (F:S1).
-        let is_granted = pod.host_users != Some(false)
-            && container.resources().any(|resource| is_named_after(resource, &parts(host_path)));
-        if is_device(host_path) && !is_granted {
+        let Some(device) = pod.devices.get(mount.name.as_str()) else { continue };
+        let is_granted = || device.names.iter().any(|name| granted.contains(name.as_str()));
+        if !gone.contains(&index) && !is_granted() {
             let path = format!("{}/volumeMounts/{index}", container.path);
-            let places = [("container", container.name()), ("path", *host_path)];
+            let places = [("container", container.name()), ("path", device.path)];
             findings.push(Finding::new(Code::DG017, path, places));
         }
-    }
-}
-
-/// Whether a path of the node is a device that a container may not open by itself. By components:
-/// `/srv/dev/fuse` and `/dev-data` are none.
-fn is_device(path: &str) -> bool {
-    match parts(path).as_slice() {
-        // runc lists tun among what every container may open
-        // (`opencontainers/runc libcontainer/specconv/spec_linux.go`).
-        ["dev"] | ["dev", "net"] | ["dev", "net", "tun"] => false,
-        ["dev", below @ ..] => !is_harmless(below),
-        _ => false,
     }
 }
 
@@ -280,6 +270,7 @@ fn nvidia(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
 }
 
 fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
+    let is_privileged = container.is_privileged();
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
         let path = format!("{}/volumeMounts/{index}", container.path);
         // `C:` is where a path of Windows begins, and GPUs are for Windows pods too.
@@ -293,36 +284,9 @@ fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         }
         let both_ways =
             mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional");
-        if both_ways && !container.is_privileged() {
+        if both_ways && !is_privileged {
             let places = [("container", container.name()), ("volume", mount.name.as_str())];
             findings.push(Finding::new(Code::DG020, format!("{path}/mountPropagation"), places));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_told_by_the_components_of_their_path() {
-        for path in
-            ["/dev/fuse", "//dev//fuse/", "/dev/nvidia0", "/dev/infiniband/uverbs0", "/dev/./kvm"]
-        {
-            assert!(is_device(path), "{path}");
-        }
-        for path in [
-            "/dev",
-            "/",
-            "/dev/shm",
-            "/dev/shm/x",
-            "/dev/null",
-            "/dev/net/tun",
-            "/srv/dev/fuse",
-            "/dev-data/fuse",
-            "/var/lib/kubelet/plugins/fuse",
-        ] {
-            assert!(!is_device(path), "{path}");
         }
     }
 }

@@ -7,18 +7,18 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::decision::finding::{Code, Finding};
-use crate::decision::plan::node_path;
-use crate::decision::pod::{Container, Spec, Volumes};
+use crate::decision::plan::NodePaths;
+use crate::decision::pod::{Container, Spec};
 
 /// What is to be said of the containers of a pod that asks for nothing.
 pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
     let on_host = [spec.host_pid, spec.host_ipc, spec.host_network].contains(&Some(true));
-    let volumes = spec.volumes_by_name();
+    let paths = NodePaths::of(spec);
     let suspects = spec.all_containers().filter(|(_, container)| {
         container.security_context.privileged == Some(true)
             && !on_host
             && !shares_mounts(container)
-            && !has_device(&volumes, container)
+            && !has_device(&paths, container)
     });
     suspects
         .filter_map(|(at, container)| {
@@ -40,8 +40,8 @@ fn shares_mounts(container: &Container<'_>) -> bool {
 
 /// Whether the container mounts something of the node's `/dev`, or of all the node, which may be what it
 /// is privileged for.
-fn has_device(volumes: &Volumes<'_, '_>, container: &Container<'_>) -> bool {
-    let mut paths = container.volume_mounts.iter().filter_map(|mount| node_path(volumes, mount));
+fn has_device(paths: &NodePaths<'_>, container: &Container<'_>) -> bool {
+    let mut paths = container.volume_mounts.iter().filter_map(|mount| paths.of_mount(mount));
     paths.any(|path| matches!(path.as_slice(), [] | ["dev", ..]))
 }
 

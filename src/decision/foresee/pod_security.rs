@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::decision::ask::Ask;
 use crate::decision::finding::{Code, Finding};
 use crate::decision::namespace::Namespace;
-use crate::decision::plan::{ContainerGrant, Plan, PodGrant};
+use crate::decision::plan::{ContainerGrant, Plan, PodGrant, VolumeName};
 use crate::decision::pod::Spec;
 use crate::decision::policy::schema::{Mode, Profile};
 
@@ -159,11 +159,13 @@ pub(super) fn findings(
 /// The checks that the grants fail, and for which containers.
 fn failed(level: Level, spec: &Spec<'_>, plan: &Plan<'_>) -> BTreeMap<String, String> {
     let mut failed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let volumes = plan.pod.iter().filter_map(|grant| match grant {
+        PodGrant::HostPathVolume { name, .. } => Some(*name),
+        _ => None,
+    });
+    let volumes: Vec<VolumeName<'_>> = volumes.collect();
     let of_node = |grant: &ContainerGrant<'_>| match grant {
-        ContainerGrant::Mount { volume, .. } => plan
-            .pod
-            .iter()
-            .any(|grant| matches!(grant, PodGrant::HostPathVolume { name, .. } if name == volume)),
+        ContainerGrant::Mount { volume, .. } => volumes.contains(volume),
         _ => false,
     };
     for (at, grants) in &plan.containers {

@@ -5,7 +5,9 @@ mod nvidia;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, is_gpu};
-use super::{ContainerGrant, Objection, Plan, PodGrant, Reason, VolumeName, legacy};
+use super::{
+    ContainerGrant, MOST, Objection, Plan, PodGrant, Reason, VolumeName, legacy, too_large,
+};
 use crate::decision::annotation::StampedGrant;
 use crate::decision::ask::Ask;
 use crate::decision::path::same_path;
@@ -24,7 +26,8 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
 
     let mut plan = Plan { granted: granted(spec, &asks), ..Plan::default() };
     let mut mounted = BTreeSet::new();
-    let volumes = spec.volumes_by_name();
+    let old_shapes = legacy::OldShapes::of(spec);
+    let mut changes = 0;
     for (at, container) in spec.all_containers() {
         let here: Vec<&Share<'_, 'p>> =
             asks.iter().filter(|share| share.ask.containers.binary_search(&at).is_ok()).collect();
@@ -34,7 +37,7 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
         let name = container.name.as_str();
         let mut grants = container_grants(spec, at, name, &here, &mut objections);
         let here: Vec<&Ask<'p>> = here.iter().map(|share| share.ask).collect();
-        if let Some(rewrite) = legacy::rewrite(spec, &volumes, at, container, &here) {
+        if let Some(rewrite) = old_shapes.rewrite(at, container, &here) {
             grants.extend(rewrite.grants);
             plan.legacy.extend(rewrite.findings);
         }
@@ -42,10 +45,19 @@ pub fn compose<'p>(spec: &Spec<'_>, asks: &[Ask<'p>]) -> Result<Plan<'p>, Vec<Ob
             ContainerGrant::Mount { volume, .. } => Some(volume.to_string()),
             _ => None,
         }));
+        changes += grants.len();
         plan.containers.push((at, grants));
+        // Nothing of such a plan is ever granted, so that the rest is not worth composing.
+        if changes > MOST {
+            objections.push(too_large(changes));
+            return Err(objections);
+        }
     }
     plan.pod = pod_grants(&asks, runtime_class, &mounted, &mut objections);
     plan.pod.extend(legacy::volumes(spec, &plan.containers));
+    if plan.len() > MOST {
+        objections.push(too_large(plan.len()));
+    }
     if objections.is_empty() { Ok(plan) } else { Err(objections) }
 }
 

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use super::node_path::NodePaths;
 use super::{ContainerGrant, PodGrant};
 use crate::decision::ask::{Ask, Chosen};
 use crate::decision::finding::{Code, Finding};
 use crate::decision::path::{is_harmless, is_named_after, parts};
-use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount, Volumes};
+use crate::decision::pod::{Container, ContainerIndex, Spec, VolumeMount};
 use crate::decision::policy::schema::{Legacy, LegacyAction, Requested, ResourceCount};
 use crate::decision::policy::{Policy, PolicySet};
 use crate::decision::spelling::excerpt;
@@ -27,10 +28,33 @@ pub(super) struct Rewrite<'p> {
     pub(super) findings: Vec<Finding>,
 }
 
-/// Looks for the old shape of the devices that a container is granted.
-pub(super) fn rewrite<'p>(
-    spec: &Spec<'_>,
-    volumes: &Volumes<'_, '_>,
+/// A pod, and what is the same for all of its containers: read once, since there may be thousands.
+pub(super) struct OldShapes<'s> {
+    spec: &'s Spec<'s>,
+    paths: NodePaths<'s>,
+    /// The path by which the pod registers itself with the kubelet.
+    plugin: Option<&'s str>,
+}
+
+impl<'s> OldShapes<'s> {
+    /// Reads a pod.
+    pub(super) fn of(spec: &'s Spec<'s>) -> Self {
+        Self { spec, paths: NodePaths::of(spec), plugin: kubelet_plugin(spec) }
+    }
+
+    /// Looks for the old shape of the devices that a container is granted.
+    pub(super) fn rewrite<'p>(
+        &self,
+        at: ContainerIndex,
+        container: &Container<'_>,
+        asks: &[&Ask<'_>],
+    ) -> Option<Rewrite<'p>> {
+        rewrite(self, at, container, asks)
+    }
+}
+
+fn rewrite<'p>(
+    pod: &OldShapes<'_>,
     at: ContainerIndex,
     container: &Container<'_>,
     asks: &[&Ask<'_>],
@@ -46,11 +70,14 @@ pub(super) fn rewrite<'p>(
     if asked.is_empty() {
         return None;
     }
+    let paths: Vec<Option<Vec<&str>>> =
+        container.volume_mounts.iter().map(|mount| pod.paths.of_mount(mount)).collect();
     let uses: Vec<(usize, Use)> = container
         .volume_mounts
         .iter()
+        .zip(&paths)
+        .map(|(mount, path)| use_of(mount, path.as_deref(), &asked, asks))
         .enumerate()
-        .map(|(index, mount)| (index, use_of(volumes, mount, &asked, asks)))
         .collect();
     let of_device: Vec<(usize, &str)> = uses
         .iter()
@@ -68,8 +95,10 @@ pub(super) fn rewrite<'p>(
     let concerned: Vec<&Claimant<'_>> = asked
         .iter()
         .filter(|one| {
-            let mut mounts = container.volume_mounts.iter().zip(&uses);
-            mounts.any(|(mount, (_, host))| host.is_old_shape() && one.has(volumes, mount))
+            let mut uses = uses.iter().zip(&paths);
+            uses.any(|((_, host), path)| {
+                host.is_old_shape() && path.as_ref().is_some_and(|path| one.has(path))
+            })
         })
         .collect();
 
@@ -100,11 +129,11 @@ pub(super) fn rewrite<'p>(
         let why = format!("the mode `{mode}` of `{device}`, which it asks for too, is privileged");
         return Some(said(Code::DG022, &why));
     }
-    if let Some(why) = brings_nothing(spec, &concerned) {
+    if let Some(why) = brings_nothing(pod.spec, &concerned) {
         return Some(said(Code::DG022, &why));
     }
     if let Some(why) =
-        in_a_guest(spec, asks).or_else(|| serves_else(spec, container, &uses, is_privileged))
+        in_a_guest(pod.spec, asks).or_else(|| serves_else(pod, container, &uses, is_privileged))
     {
         return Some(said(Code::DG022, &why));
     }
@@ -139,12 +168,12 @@ pub(super) fn rewrite<'p>(
 /// The hostPath by which a container has a device; `None` if it has none. All of `/dev` is no sign of one
 /// device.
 pub(crate) fn old_shape(
-    volumes: &Volumes<'_, '_>,
+    paths: &NodePaths<'_>,
     container: &Container<'_>,
     legacy: &Legacy,
 ) -> Option<String> {
     container.volume_mounts.iter().find_map(|mount| {
-        let path = node_path(volumes, mount)?;
+        let path = paths.of_mount(mount)?;
         let is_the_device = legacy.host_paths.iter().any(|device| is_device(&path, device));
         is_the_device.then(|| excerpt(&format!("/{}", path.join("/"))))
     })
@@ -223,8 +252,8 @@ pub fn devices_of<'p>(
     container: &Container<'_>,
     policies: &'p PolicySet,
 ) -> Vec<HostDevice<'p>> {
-    let volumes = spec.volumes_by_name();
-    let paths = container.volume_mounts.iter().filter_map(|mount| node_path(&volumes, mount));
+    let of_pod = NodePaths::of(spec);
+    let paths = container.volume_mounts.iter().filter_map(|mount| of_pod.of_mount(mount));
     let devices = paths.filter_map(|path| {
         let device = policies.policies().iter().find(|policy| {
             let mut devices = policy.spec().legacy.iter().flat_map(|legacy| &legacy.host_paths);
@@ -250,11 +279,10 @@ struct Claimant<'s> {
 }
 
 impl Claimant<'_> {
-    /// Whether a mount is of the device, or of all of `/dev`.
-    fn has(&self, volumes: &Volumes<'_, '_>, mount: &VolumeMount<'_>) -> bool {
-        let path = node_path(volumes, mount).unwrap_or_default();
+    /// Whether a path is that of the device, or of all of `/dev`.
+    fn has(&self, path: &[&str]) -> bool {
         let mut devices = self.legacy.host_paths.iter();
-        path == ["dev"] || devices.any(|device| is_device(&path, device))
+        path == ["dev"] || devices.any(|device| is_device(path, device))
     }
 
     /// Whether the device is one of several that a node may have.
@@ -298,29 +326,18 @@ impl Use {
     }
 }
 
-/// The path of the node that a mount shows, by its parts; `None` if it is none of the node's.
-pub(crate) fn node_path<'s>(
-    volumes: &Volumes<'s, '_>,
-    mount: &'s VolumeMount<'_>,
-) -> Option<Vec<&'s str>> {
-    let volume = volumes.get(mount.name.as_str())?;
-    let mut path = parts(volume.host_path.as_ref()?.path.as_str());
-    path.extend(mount.sub_path.iter().flat_map(|sub_path| parts(sub_path.as_str())));
-    Some(path)
-}
-
 fn use_of(
-    volumes: &Volumes<'_, '_>,
     mount: &VolumeMount<'_>,
+    path: Option<&[&str]>,
     asked: &[Claimant<'_>],
     asks: &[&Ask<'_>],
 ) -> Use {
-    let Some(path) = node_path(volumes, mount) else {
+    let Some(path) = path else {
         return Use::Other;
     };
     let shown = excerpt(&format!("/{}", path.join("/")));
     let is_asked =
-        asked.iter().flat_map(|one| &one.legacy.host_paths).any(|device| is_device(&path, device));
+        asked.iter().flat_map(|one| &one.legacy.host_paths).any(|device| is_device(path, device));
     if mount.sub_path_expr.as_ref().is_some_and(|expr| !expr.as_str().is_empty())
         && (path == ["dev"] || is_asked)
     {
@@ -332,7 +349,7 @@ fn use_of(
         let inside = excerpt(&format!("/{}", inside.join("/")));
         format!("it is mounted at `{inside}`, where the program may look for it")
     };
-    match path.as_slice() {
+    match path {
         [] => Use::Else("the node's `/` is mounted".to_owned()),
         ["dev"] if inside == ["dev"] => Use::AllDevices(shown),
         _ if is_asked && inside == path => Use::Device(shown),
@@ -342,7 +359,7 @@ fn use_of(
         ["dev", ..] => {
             let brought = asks.iter().find(|ask| {
                 let mut resources = ask.mode.resources.iter();
-                resources.any(|resource| is_named_after(&resource.name, &path))
+                resources.any(|resource| is_named_after(&resource.name, path))
             });
             Use::Else(match brought {
                 Some(ask) => format!(
@@ -367,14 +384,14 @@ fn in_a_guest(spec: &Spec<'_>, asks: &[&Ask<'_>]) -> Option<String> {
 
 /// What `privileged`, or the mount, visibly serves beside the devices; `None` if nothing.
 fn serves_else(
-    spec: &Spec<'_>,
+    pod: &OldShapes<'_>,
     container: &Container<'_>,
     uses: &[(usize, Use)],
     is_privileged: bool,
 ) -> Option<String> {
     // A device plugin has exactly the old shape, and would ask for what only it can offer.
-    if let Some(path) = kubelet_plugin(spec) {
-        let path = excerpt(path);
+    let spec = pod.spec;
+    if let Some(path) = pod.plugin.map(excerpt) {
         return Some(format!("`{path}` is mounted: this is a plugin of the kubelet"));
     }
     let other = uses.iter().find_map(|(_, host)| match host {

@@ -103,7 +103,7 @@ impl Reason {
 }
 
 /// One thing that stands in the way of what a pod asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Objection {
     /// Why.
     pub reason: Reason,

@@ -32,13 +32,22 @@ const WORKFLOW_FIELDS: &[&str] = &["dnsConfig", "dnsPolicy", "hostNetwork", "ima
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 const MAIN: &str = "main";
 
-/// Adds the pods of a workflow, or of one of its three kinds of templates.
-pub(super) fn pods(object: &Value, owner: &Owner, at: &Pointer, pods: &mut Vec<FoundPod>) {
+/// Adds the pods of a workflow, or of one of its three kinds of templates, and no more than one above `most`.
+pub(super) fn pods(
+    object: &Value,
+    owner: &Owner,
+    at: &Pointer,
+    most: usize,
+    pods: &mut Vec<FoundPod>,
+) {
     let Some((workflow, spec)) = workflow(object, owner) else {
         return;
     };
     let workflow = [at.as_str(), workflow].concat();
     for (index, template) in list(spec, "templates").iter().enumerate() {
+        if pods.len() > most {
+            return;
+        }
         let body = ["container", "script"]
             .into_iter()
             .find(|body| template.get(body).is_some_and(Value::is_object));

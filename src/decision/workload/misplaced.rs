@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::argo::unforetold;
 use super::{BUILT_IN, Object, Owner, is_built_in};
+use crate::decision::path::token;
 use crate::decision::{Settings, spelling};
 
 /// An ask where nobody looks for it.
@@ -76,33 +77,35 @@ fn of_other_fields(object: &Object, settings: &Settings) -> Vec<Misplaced> {
         return asks;
     }
     if is_built_in {
-        let root = (&object.value, String::new());
-        fields(root, settings, &spelling::list(homes.iter().map(String::as_str)), &mut asks);
+        let homes = spelling::list(homes.iter().map(String::as_str));
+        fields(&object.value, &mut String::new(), settings, &homes, &mut asks);
         return asks;
     }
     for ((found, template), home) in object.pods.iter().zip(templates(object)).zip(&homes) {
         // What Argo makes a pod of is no template of one.
         if let (Some(value), 1) = (object.value.pointer(template), found.places.len()) {
             let home = spelling::list([home.as_str()]);
-            fields((value, template.to_owned()), settings, &home, &mut asks);
+            fields(value, &mut template.to_owned(), settings, &home, &mut asks);
         }
     }
     asks
 }
 
-/// Adds the fields of ours that are below a value at this place.
+/// Adds the fields of ours that are below a value at this place. The place is one text for all of them: a key
+/// may be long, and have thousands of items below it.
 fn fields(
-    (value, at): (&Value, String),
+    value: &Value,
+    at: &mut String,
     settings: &Settings,
     homes: &str,
     asks: &mut Vec<Misplaced>,
 ) {
     // Of those others speak, or they are names of resources and nodes.
     let is_other = OTHER_FIELDS.iter().any(|end| at.ends_with(end));
+    let here = at.len();
     match value {
         Value::Object(entries) if !is_other => {
             for (key, field) in entries {
-                let below = entry(&at, key);
                 if is_ours(key, settings) {
                     let shown = spelling::excerpt(key);
                     let place = if at.is_empty() {
@@ -114,15 +117,21 @@ fn fields(
                         "`{shown}` in {place} asks for nothing, since only annotations of a pod \
                          do; write it in {homes}"
                     );
-                    asks.push(Misplaced { at: below, sentence });
+                    asks.push(Misplaced { at: entry(at, key), sentence });
                 } else {
-                    fields((field, below), settings, homes, asks);
+                    at.push('/');
+                    at.push_str(&token(key));
+                    fields(field, at, settings, homes, asks);
+                    at.truncate(here);
                 }
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                fields((item, format!("{at}/{index}")), settings, homes, asks);
+                at.push('/');
+                at.push_str(&index.to_string());
+                fields(item, at, settings, homes, asks);
+                at.truncate(here);
             }
         }
         _ => {}
@@ -195,7 +204,7 @@ fn labels_of_pods(object: &Object, settings: &Settings) -> Vec<Misplaced> {
 
 /// The place of one key of a mapping.
 fn entry(mapping: &str, key: &str) -> String {
-    format!("{mapping}/{}", key.replace('~', "~0").replace('/', "~1"))
+    format!("{mapping}/{}", token(key))
 }
 
 fn opt_in(key: &str) -> String {
