@@ -2,7 +2,8 @@
 //!
 //! Instructions, unlike seconds, are the same on a busy machine, so that a check on them can fail a change.
 //! `cargo bench --bench instructions` prints them beside the checked-in baseline, and fails where a step
-//! has grown; with `-- --accept` what is counted becomes the baseline.
+//! has grown; with `-- --accept` what is counted becomes the baseline. How the work grows with a pod is
+//! counted in the same run and needs no baseline; `-- --scale` counts nothing else.
 
 #[path = "support/baseline.rs"]
 mod baseline;
@@ -12,6 +13,8 @@ mod callgrind;
 mod namespaces;
 #[path = "support/reviews.rs"]
 mod reviews;
+#[path = "support/scale.rs"]
+mod scale;
 
 use std::env;
 use std::hint::black_box;
@@ -41,31 +44,51 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    if callgrind::is_counting() {
+    if let Some(what) = callgrind::counting() {
         callgrind::begin()?;
-        return steps();
+        if what == ALL {
+            steps()?;
+        }
+        return scale::steps(&namespace());
     }
     let mut accept = false;
+    let mut what = ALL;
     for argument in env::args().skip(1) {
         match argument.as_str() {
             "--accept" => accept = true,
+            "--scale" => what = SCALE,
             // Of cargo.
             "--bench" => {}
-            other => bail!("`{other}` is no argument; there is `--accept`"),
+            other => bail!("`{other}` is no argument; there are `--accept` and `--scale`"),
         }
     }
-    let (processor, steps) = callgrind::count()?;
+    ensure!(!accept || what == ALL, "`--accept` is for the steps that `--scale` leaves out");
+    let (processor, mut steps) = callgrind::count(what)?;
+    let scaled = steps.extract_if(.., |name, _| name.starts_with(scale::MARK)).collect();
+    scale::check(&scaled)?;
+    if what == SCALE {
+        return Ok(());
+    }
     let counts = Counts::new(processor, steps)?;
     if accept { counts.accept() } else { counts.check() }
+}
+
+/// Counts every step.
+const ALL: &str = "all";
+/// Counts how the work grows, and nothing else.
+const SCALE: &str = "scale";
+
+fn namespace() -> Namespace {
+    Namespace {
+        name: "team-a".to_owned(),
+        labels: [("devices.example/grant".to_owned(), "enabled".to_owned())].into(),
+    }
 }
 
 /// Every step, over every size and number of policies.
 fn steps() -> anyhow::Result<()> {
     let shipped = compile(&policies::shipped())?;
-    let namespace = Namespace {
-        name: "team-a".to_owned(),
-        labels: [("devices.example/grant".to_owned(), "enabled".to_owned())].into(),
-    };
+    let namespace = namespace();
     let sizes = [
         ("3 KB", SMALL),
         ("8.6 KB", ORDINARY),

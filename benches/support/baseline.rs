@@ -144,7 +144,7 @@ impl Machine {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio with three digits is wanted")]
-fn ratio(now: u64, then: u64) -> f64 {
+pub(crate) fn ratio(now: u64, then: u64) -> f64 {
     now as f64 / then.max(1) as f64
 }
 

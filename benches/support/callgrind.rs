@@ -1,7 +1,7 @@
 //! Counting by callgrind: one run of this program under valgrind counts all steps.
 //!
 //! It counts inside of [`counted`] only, and writes a file each time that function returns. The program
-//! prints a line for each: first the processor that it sees, then the names of the steps.
+//! prints a line for each: first the processor that it sees, then how often a step was taken, and its name.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -22,14 +22,16 @@ const BEFORE: u64 = 4;
 /// How often it is taken and counted. Where the allocator has its blocks differs from once to once.
 const TIMES: u64 = 16;
 
-/// Whether this is the run that is counted.
-pub(crate) fn is_counting() -> bool {
-    env::var_os(COUNTING).is_some()
+/// What is to be counted, if this is the run that is.
+pub(crate) fn counting() -> Option<String> {
+    env::var(COUNTING).ok()
 }
 
 /// Runs this program once more, under valgrind. Gives the processor that valgrind shows it, and the
 /// instructions of each step.
-pub(crate) fn count() -> anyhow::Result<(String, BTreeMap<String, u64>)> {
+///
+/// `what` is for the run to know what it is to count.
+pub(crate) fn count(what: &str) -> anyhow::Result<(String, BTreeMap<String, u64>)> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("counted");
     let run = Command::new("valgrind")
@@ -40,7 +42,7 @@ pub(crate) fn count() -> anyhow::Result<(String, BTreeMap<String, u64>)> {
         .arg(env::current_exe()?)
         // The environment lies on the stack, and would move what is counted.
         .env_clear()
-        .env(COUNTING, "1")
+        .env(COUNTING, what)
         .stderr(Stdio::inherit())
         .output()
         .context("valgrind cannot be run; install it (Debian: apt-get install valgrind)")?;
@@ -49,8 +51,9 @@ pub(crate) fn count() -> anyhow::Result<(String, BTreeMap<String, u64>)> {
     let mut lines = said.lines();
     let processor = lines.next().context("nothing was counted")?.to_owned();
     let mut steps = BTreeMap::new();
-    for (at, name) in (1..).zip(lines) {
-        let counted = total(&out.with_extension(at.to_string()))? / TIMES;
+    for (at, line) in (1..).zip(lines) {
+        let (times, name) = line.split_once(' ').context("a step has no name")?;
+        let counted = total(&out.with_extension(at.to_string()))? / times.parse::<u64>()?;
         ensure!(steps.insert(name.to_owned(), counted).is_none(), "{name} is there twice");
     }
     Ok((processor, steps))
@@ -71,7 +74,13 @@ pub(crate) fn step<T>(name: &str, step: impl Fn() -> T) -> io::Result<()> {
             drop(black_box(step()));
         }
     });
-    writeln!(io::stdout(), "{name}")
+    writeln!(io::stdout(), "{TIMES} {name}")
+}
+
+/// Counts a step that is taken once: of what takes long, what is made once is no part worth a word.
+pub(crate) fn once<T>(name: &str, step: impl Fn() -> T) -> io::Result<()> {
+    counted(|| drop(black_box(step())));
+    writeln!(io::stdout(), "1 {name}")
 }
 
 /// What valgrind counts: the only function in this program that is called so.
