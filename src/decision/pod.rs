@@ -84,10 +84,6 @@ pub struct Spec<'a> {
     pub security_context: Option<PodSecurityContext<'a>>,
 }
 
-/// Volumes by their names. A pod may have thousands of volumes and mounts, so that each is found and not
-/// searched.
-pub type Volumes<'s, 'a> = BTreeMap<&'s str, &'s Volume<'a>>;
-
 /// Where a container stands in the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContainerIndex {
@@ -139,15 +135,6 @@ impl<'a> Spec<'a> {
             ContainerList::Init => self.init_containers.get(at.index),
             ContainerList::Regular => self.containers.get(at.index),
         }
-    }
-
-    /// The volumes by their names; of several of one name, which the API server refuses, the first.
-    pub fn volumes_by_name(&self) -> Volumes<'_, 'a> {
-        let mut volumes = BTreeMap::new();
-        for volume in &self.volumes {
-            volumes.entry(volume.name.as_str()).or_insert(volume);
-        }
-        volumes
     }
 
     /// Whether the pod says that it is for Windows nodes.
