@@ -348,7 +348,7 @@ fn settings_reach_the_server_and_its_deployment() {
     let pod = of_kinds(&objects, &["Deployment"])[0]["spec"]["template"]["spec"].clone();
     assert_eq!(pod["terminationGracePeriodSeconds"], 55);
     // 128 bodies of 7 MiB, and what the connections and the rest take.
-    assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "1088Mi");
+    assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "1152Mi");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use support::server::{metrics, namespaces, policies};
 
 /// Three quarters of what the limit of the container's memory leaves beside bodies and connections
 /// (`src/cli/manifests.rs`).
-const MEBIBYTES: usize = 96;
+const MEBIBYTES: usize = 144;
 /// As many at once, of each body.
 const AT_ONCE: usize = 16;
 /// As many commas as are read in all, less those of the review itself.
@@ -59,7 +59,7 @@ fn bodies() -> Vec<(&'static str, &'static str, Bytes)> {
     };
     let limits = format!(r#""resources":{{"limits":{{{}}}}}"#, entries(PARTS, "1"));
     vec![
-        ("containers", "/mutate", review("", &format!(r#""containers":[{}]"#, list(2_000, "{}")))),
+        ("containers", "/mutate", review("", &format!(r#""containers":[{}]"#, list(5_000, "{}")))),
         ("too many", "/mutate", review("", &format!(r#""containers":[{}]"#, list(PARTS, "{}")))),
         (
             "too much",

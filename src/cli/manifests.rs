@@ -319,14 +319,14 @@ fn settings(merged: &Merged) -> anyhow::Result<String> {
 }
 
 /// Bodies as the limits let them pile up, and twice as much for all the rest as it was ever seen to take: 9 MiB
-/// after millions of reviews, and 40 MiB for two at once of the bodies that take the most memory to
-/// read (`tests/memory.rs`).
+/// after millions of reviews, and up to 90 MiB where bodies come, a few at once, that are made to take the
+/// most memory to read (`tests/memory.rs`).
 fn memory_limit(limits: &Limits) -> u64 {
     let mebibytes = |bytes: usize| bytes.div_ceil(1024 * 1024);
     // The first 64 KiB of a body are not counted in, for any connection.
     let bodies = limits.in_flight.saturating_mul(limits.body_bytes);
     let heads = limits.connections.saturating_mul(64 * 1024);
-    let sum = mebibytes(bodies).saturating_add(mebibytes(heads)).saturating_add(128);
+    let sum = mebibytes(bodies).saturating_add(mebibytes(heads)).saturating_add(192);
     u64::try_from(sum).unwrap_or(u64::MAX)
 }
 

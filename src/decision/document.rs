@@ -277,8 +277,8 @@ impl<'de> Visitor<'de> for Opened {
 const ENTRIES: usize = 12;
 /// The most containers of one list. What is read of one takes a kilobyte, even where nothing is written in
 /// it, and no node starts as many.
-const MOST_CONTAINERS: usize = 2_000;
+const MOST_CONTAINERS: usize = 5_000;
 /// What is said of a key that stands twice.
 pub(super) const TWICE: &str = "a key stands twice";
 /// What is said of more containers than that.
-pub(super) const TOO_MANY: &str = "more than 2000 containers in one list";
+pub(super) const TOO_MANY: &str = "more than 5000 containers in one list";

@@ -237,7 +237,7 @@ mod tests {
         let many = format!("[{}1]", "1,".repeat(MOST_COMMAS + 1));
         let containers = format!(
             r#"{{"request":{{"object":{{"spec":{{"containers":[{}{{}}]}}}}}}}}"#,
-            "{},".repeat(2_000)
+            "{},".repeat(5_000)
         );
         let bomb = format!(r#"{{"apiVersion":"admission.k8s.io/v1","kind":{deep}}}"#);
         for (body, sentence) in [
@@ -277,7 +277,7 @@ mod tests {
             ),
             (bomb.as_str(), "the body is no AdmissionReview"),
             (many.as_str(), "the body has more than 50000 commas"),
-            (containers.as_str(), "no AdmissionReview: more than 2000 containers in one list"),
+            (containers.as_str(), "no AdmissionReview: more than 5000 containers in one list"),
         ] {
             let error = Review::decode(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{}: {error}", excerpt(body));
