@@ -21,6 +21,7 @@ pub mod problems;
 pub mod question;
 pub mod scan;
 pub mod serve;
+pub mod words;
 
 use std::env;
 use std::io::{self, Write};

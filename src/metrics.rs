@@ -114,7 +114,8 @@ impl Metrics {
             in_flight: all.gauge("requests_in_flight", "Reviews that are being read or decided")?,
             shed: all.counter(
                 "requests_shed_total",
-                "Reviews answered 429 since too many were decided or too many bytes arriving",
+                "Reviews answered 429 (Busy) since too many were decided or too many bytes arriving; \
+                 not among the admissions",
             )?,
             connections: all.gauge("connections", "Open connections of the HTTPS port")?,
             connections_refused: all.counter(

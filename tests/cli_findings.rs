@@ -6,6 +6,7 @@
 )]
 
 use assert_cmd::Command;
+use devgrant::cli::words::words;
 use devgrant::decision::finding::entries;
 use devgrant::decision::plan::meaning::meanings;
 use serde_json::Value;
@@ -71,6 +72,29 @@ fn a_reason_gives_its_whole_text() {
     assert_eq!((&both[0]["reason"], &both[1]["code"]), (&"UnknownMode".into(), &"DG012".into()));
     let keys: Vec<&str> = both[0].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["reason", "title", "means", "fix"]);
+}
+
+#[test]
+fn a_word_of_the_server_or_of_lint_gives_its_whole_text() {
+    for word in words() {
+        let text = fine(&[&word.name]);
+        for part in [&word.title, &word.means, &word.fix] {
+            assert!(text.contains(part.trim()), "{}: {part} is not in: {text}", word.name);
+        }
+    }
+    let both: Value =
+        serde_json::from_str(&fine(&["deadline", "UNKNOWNFIELD", "-o", "json"])).unwrap();
+    assert_eq!(
+        (&both[0]["reason"], &both[1]["rule"]),
+        (&"Deadline".into(), &"UnknownField".into())
+    );
+    for (told, key) in [(&both[0], "reason"), (&both[1], "rule")] {
+        let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, [key, "title", "means", "fix"]);
+    }
+    // The same word for a pod and for a review.
+    let text = fine(&["TooLarge"]);
+    assert!(text.contains("bodyLimit") && text.contains("annotations"), "{text}");
 }
 
 #[test]

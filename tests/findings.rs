@@ -9,9 +9,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use devgrant::cli::words::{Speaker, Word, words};
 use devgrant::decision::Reason;
 use devgrant::decision::finding::{Code, Effect, Entry, Finding, Severity, entries};
 use devgrant::decision::plan::meaning::{Meaning, meanings};
+use devgrant::metrics::FAILURES;
 use serde_json::Value;
 
 /// The most characters of a sentence and of a remedy, before their places are filled.
@@ -204,21 +206,24 @@ fn the_pages_are_those_of_the_data() {
 fn every_reason_has_its_meaning_in_order() {
     let told: Vec<Reason> = meanings().iter().map(|meaning| meaning.reason).collect();
     assert_eq!(told, Reason::ALL, "reasons.yaml has one entry for each reason, in order");
-    let mut page = "<!-- Made from src/decision/plan/reasons.yaml; do not edit. -->\n\n\
+    let mut page = "<!-- Made from src/decision/plan/reasons.yaml and src/cli/words.yaml; do not edit. -->\n\n\
         # Reasons\n\n\
         Why a pod is admitted or refused, in one word: in audit annotations, logs, metrics, `lint` and\n\
-        `explain`. `devgrant explain UnknownMode` prints the same.\n"
+        `explain`. `devgrant explain UnknownMode` prints the same. Behind them are the names of [reviews\n\
+        without a verdict](#reviews-without-a-verdict), and those that only [lint](#rules-of-lint) has.\n"
         .to_owned();
     for Meaning { reason, title, means, fix } in meanings() {
         assert_eq!(Reason::parse(&reason.as_str().to_uppercase()), Some(*reason));
-        assert!(!title.ends_with('.') && title.len() <= SENTENCE, "{title}");
-        for text in [means, fix] {
-            let (prose, _, open) = blocks(text);
-            assert!(!open && !text.trim().is_empty(), "{}", reason.as_str());
-            assert!(prose.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+        section(&mut page, "##", reason.as_str(), [title, means, fix]);
+    }
+    for (of, heading) in
+        [(Speaker::Server, "Reviews without a verdict"), (Speaker::Lint, "Rules of lint")]
+    {
+        write!(page, "\n## {heading}\n").unwrap();
+        for Word { name, title, means, fix, .. } in words().iter().filter(|word| word.of == of) {
+            assert_eq!(Reason::parse(name), None, "{name} is told twice");
+            section(&mut page, "###", name, [title, means, fix]);
         }
-        let (reason, means, fix) = (reason.as_str(), means.trim(), fix.trim());
-        write!(page, "\n## {reason}\n\n{title}.\n\n{means}\n\n**What to do**: {fix}\n").unwrap();
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reasons.md");
     if std::env::var_os("DEVGRANT_REFRESH_GOLDEN").is_some() {
@@ -226,8 +231,29 @@ fn every_reason_has_its_meaning_in_order() {
     }
     assert!(
         fs::read_to_string(file).unwrap() == page,
-        "docs/reasons.md is not what reasons.yaml says; DEVGRANT_REFRESH_GOLDEN=1 writes it again"
+        "docs/reasons.md is not what reasons.yaml and words.yaml say; DEVGRANT_REFRESH_GOLDEN=1 writes it again"
     );
+}
+
+/// One name of the page.
+fn section(page: &mut String, level: &str, name: &str, [title, means, fix]: [&String; 3]) {
+    assert!(!title.ends_with('.') && title.len() <= SENTENCE, "{title}");
+    for text in [means, fix] {
+        let (prose, _, open) = blocks(text);
+        assert!(!open && !text.trim().is_empty(), "{name}");
+        assert!(prose.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+    let (means, fix) = (means.trim(), fix.trim());
+    write!(page, "\n{level} {name}\n\n{title}.\n\n{means}\n\n**What to do**: {fix}\n").unwrap();
+}
+
+/// What a review without a verdict is counted under, and `Busy`, which has a counter of its own.
+#[test]
+fn every_failure_of_the_server_has_its_meaning() {
+    let told = words().iter().filter(|word| word.of == Speaker::Server);
+    let told: BTreeSet<&str> = told.map(|word| word.name.as_str()).collect();
+    let failures = FAILURES.into_iter().filter(|name| Reason::parse(name).is_none());
+    assert_eq!(told, failures.chain(["Busy"]).collect());
 }
 
 fn pages() -> BTreeMap<String, String> {

@@ -3,6 +3,7 @@
 mod findings;
 mod names;
 mod reasons;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,7 +33,8 @@ use crate::decision::{Decision, Plan, PolicySet, Reason, Request, Review, Verdic
 #[group(skip)]
 #[command(group = ArgGroup::new("what").required(true).args(["names", "files"]))]
 pub struct Explain {
-    /// Code of a finding, such as DG001, or reason, such as `UnknownMode`, to explain; several may be given.
+    /// Code of a finding, such as DG001, reason, such as `UnknownMode`, or rule of lint, to explain; several
+    /// may be given.
     /// `devgrant explain --help` lists all.
     #[arg(value_name = "NAME", value_parser = names::parser(), ignore_case = true)]
     pub names: Vec<Name>,

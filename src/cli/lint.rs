@@ -135,6 +135,16 @@ enum Rule {
 }
 
 impl Rule {
+    /// Those that only lint has, by name.
+    #[cfg(test)]
+    const OWN: [Self; 5] = [
+        Self::MisplacedAsk,
+        Self::Note,
+        Self::UnknownField,
+        Self::UnreadableFile,
+        Self::UnreadablePod,
+    ];
+
     fn id(self) -> String {
         match self {
             Self::Finding(code) => code.as_str(),
@@ -378,4 +388,31 @@ impl Remark {
 fn broken(error: &anyhow::Error) -> io::Result<()> {
     let style = output::ERROR;
     writeln!(output::stderr(), "devgrant: {style}error:{style:#} {error:#}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rule;
+    use crate::cli::words::{Speaker, words};
+
+    #[test]
+    fn explain_knows_every_rule() {
+        for rule in Rule::OWN {
+            // One more is one more of `OWN`.
+            match rule {
+                Rule::Finding(_) | Rule::Ask(_) => panic!("{} is told elsewhere", rule.id()),
+                Rule::MisplacedAsk
+                | Rule::Note
+                | Rule::UnknownField
+                | Rule::UnreadableFile
+                | Rule::UnreadablePod => {}
+            }
+        }
+        let told: Vec<&str> = words()
+            .iter()
+            .filter(|word| word.of == Speaker::Lint)
+            .map(|word| word.name.as_str())
+            .collect();
+        assert_eq!(told, Rule::OWN.map(Rule::id));
+    }
 }

@@ -1,4 +1,4 @@
-//! What `explain` can be asked for by name: the code of a finding, or a reason.
+//! What `explain` can be asked for by name: the code of a finding, a reason, or a rule of lint.
 
 use std::io::Write;
 
@@ -6,8 +6,9 @@ use anyhow::anyhow;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::{Format, findings, reasons};
+use super::{Format, findings, reasons, words};
 use crate::cli::output;
+use crate::cli::words::{self as known, Word};
 use crate::decision::Reason;
 use crate::decision::finding::{Code, Entry, entries};
 use crate::decision::plan::meaning::{Meaning, meanings};
@@ -19,12 +20,15 @@ pub enum Name {
     Finding(Code),
     /// A reason, such as `UnknownMode`.
     Reason(Reason),
+    /// What no decision says, such as `Deadline` or `UnknownField`.
+    Word(&'static Word),
 }
 
 impl Name {
     fn parse(text: &str) -> Option<Self> {
         let reason = || Reason::parse(text).map(Self::Reason);
-        Code::parse(text).map(Self::Finding).or_else(reason)
+        let word = || known::find(text).map(Self::Word);
+        Code::parse(text).map(Self::Finding).or_else(reason).or_else(word)
     }
 }
 
@@ -34,8 +38,9 @@ pub(super) fn parser() -> impl TypedValueParser<Value = Name> {
     let findings = entries().iter().map(|entry| (entry.code.as_str(), &entry.title));
     let reasons =
         meanings().iter().map(|meaning| (meaning.reason.as_str().to_owned(), &meaning.title));
-    let known = findings.chain(reasons);
-    PossibleValuesParser::new(known.map(|(name, title)| PossibleValue::new(name).help(title)))
+    let words = known::words().iter().map(|word| (word.name.clone(), &word.title));
+    let all = findings.chain(reasons).chain(words);
+    PossibleValuesParser::new(all.map(|(name, title)| PossibleValue::new(name).help(title)))
         .try_map(|text| Name::parse(&text).ok_or_else(|| anyhow!("nothing has the name {text}")))
 }
 
@@ -54,6 +59,7 @@ pub(super) fn run(names: &[Name], format: Format) -> anyhow::Result<()> {
                 match text {
                     Text::Finding(entry) => findings::write(&mut stdout, entry)?,
                     Text::Reason(meaning) => reasons::write(&mut stdout, meaning)?,
+                    Text::Word(word) => words::write(&mut stdout, word)?,
                 }
             }
         }
@@ -66,6 +72,7 @@ pub(super) fn run(names: &[Name], format: Format) -> anyhow::Result<()> {
 enum Text {
     Finding(&'static Entry),
     Reason(&'static Meaning),
+    Word(&'static Word),
 }
 
 impl Text {
@@ -77,6 +84,7 @@ impl Text {
             Name::Reason(reason) => {
                 meanings().iter().find(|meaning| meaning.reason == reason).map(Self::Reason)
             }
+            Name::Word(word) => Some(Self::Word(word)),
         }
     }
 }
@@ -87,6 +95,7 @@ impl Text {
 enum Told {
     Finding(findings::Told<'static>),
     Reason(reasons::Told<'static>),
+    Word(words::Told<'static>),
 }
 
 impl Told {
@@ -94,6 +103,7 @@ impl Told {
         match text {
             Text::Finding(entry) => Self::Finding(findings::Told::of(entry)),
             Text::Reason(meaning) => Self::Reason(reasons::Told::of(meaning)),
+            Text::Word(word) => Self::Word(words::Told::of(word)),
         }
     }
 }

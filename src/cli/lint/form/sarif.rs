@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{note, sentence};
 use crate::cli::lint::{Remark, Report, Rule};
-use crate::cli::output;
+use crate::cli::{output, words};
 use crate::decision::finding::{Entry, Severity, entries};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
@@ -66,21 +66,17 @@ fn finding(entry: &Entry) -> Value {
 
 /// The rule of what has no code.
 fn other(rule: Rule) -> Value {
-    let (title, severity) = match rule {
-        Rule::Ask(reason) => (reason.title(), Severity::Error),
-        Rule::MisplacedAsk => {
-            ("An ask that reaches no pod: of the workload, or a label", Severity::Warning)
-        }
-        Rule::UnknownField => (
-            "A field that the API server drops: misspelt, or in the wrong place",
-            Severity::Warning,
-        ),
-        Rule::UnreadableFile => ("A file that cannot be read", Severity::Error),
-        Rule::UnreadablePod => ("A field of a pod that is not of its type", Severity::Warning),
-        Rule::Finding(_) | Rule::Note => ("What Devgrant says at admission", Severity::Warning),
+    let id = rule.id();
+    let title = match rule {
+        Rule::Ask(reason) => reason.title(),
+        _ => words::find(&id).map_or("", |word| &word.title),
+    };
+    let severity = match rule {
+        Rule::Ask(_) | Rule::UnreadableFile => Severity::Error,
+        _ => Severity::Warning,
     };
     json!({
-        "id": rule.id(),
+        "id": id,
         "shortDescription": { "text": title },
         "help": { "text": format!("{title}. The message says what to write instead.") },
         "defaultConfiguration": { "level": level(severity) },
