@@ -120,9 +120,15 @@ fn json_gives_the_entry() {
 
 #[test]
 fn an_unknown_code_is_answered_with_the_nearest() {
-    fails(&["DG0012"], &["'DG0012'", "DG012", "--help"]);
-    fails(&["UnknownMod"], &["'UnknownMod'", "UnknownMode", "--help"]);
-    fails(&["nonsense"], &["'nonsense'", "possible values: DG001"]);
+    fails(&["DG0012"], &["'DG0012'", "did you mean `DG001`", "explain --help"]);
+    fails(&["UnknownMod"], &["'UnknownMod'", "did you mean `UnknownMode`", "--help"]);
+    fails(&["DG12"], &["did you mean `DG012`"]);
+    fails(&["dedline"], &["did you mean `Deadline`"]);
+    fails(&["nonsense"], &["'nonsense'", "nothing has this name; `devgrant explain --help` lists"]);
+    for name in ["DG0012", "nonsense"] {
+        let said = explain(&[name]).stderr;
+        assert!(said.len() < 250, "no list of all names: {said}");
+    }
 }
 
 #[test]

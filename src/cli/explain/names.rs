@@ -1,9 +1,11 @@
 //! What `explain` can be asked for by name: the code of a finding, a reason, or a rule of lint.
 
+use std::ffi::OsStr;
 use std::io::Write;
 
 use anyhow::anyhow;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 use serde::Serialize;
 
 use super::{Format, findings, reasons, words};
@@ -12,6 +14,7 @@ use crate::cli::words::{self as known, Word};
 use crate::decision::Reason;
 use crate::decision::finding::{Code, Entry, entries};
 use crate::decision::plan::meaning::{Meaning, meanings};
+use crate::decision::spelling;
 
 /// A name with a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +35,50 @@ impl Name {
     }
 }
 
-/// Reads a name. clap lists all of them with their titles in `--help`, completes them in shells, and
-/// answers a misspelt one with the nearest.
+/// Reads a name.
 pub(super) fn parser() -> impl TypedValueParser<Value = Name> {
-    let findings = entries().iter().map(|entry| (entry.code.as_str(), &entry.title));
-    let reasons =
-        meanings().iter().map(|meaning| (meaning.reason.as_str().to_owned(), &meaning.title));
-    let words = known::words().iter().map(|word| (word.name.clone(), &word.title));
-    let all = findings.chain(reasons).chain(words);
-    PossibleValuesParser::new(all.map(|(name, title)| PossibleValue::new(name).help(title)))
-        .try_map(|text| Name::parse(&text).ok_or_else(|| anyhow!("nothing has the name {text}")))
+    Names
+}
+
+/// Clap lists all names with their titles in `--help`, and completes them in shells. To a misspelt one it
+/// would answer with the whole list.
+#[derive(Debug, Clone, Copy)]
+struct Names;
+
+impl TypedValueParser for Names {
+    type Value = Name;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Name, clap::Error> {
+        let read = |text: String| {
+            Name::parse(&text).ok_or_else(|| {
+                let all = all();
+                let near = spelling::nearest(&text, all.iter().map(|(name, _)| name.as_str()));
+                let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+                anyhow!("nothing has this name; {near}`devgrant explain --help` lists all")
+            })
+        };
+        StringValueParser::new().try_map(read).parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = all().into_iter().map(|(name, title)| PossibleValue::new(name).help(title));
+        Some(Box::new(values))
+    }
+}
+
+/// Every name with its title.
+fn all() -> Vec<(String, &'static str)> {
+    let findings = entries().iter().map(|entry| (entry.code.as_str(), entry.title.as_str()));
+    let reasons = meanings()
+        .iter()
+        .map(|meaning| (meaning.reason.as_str().to_owned(), meaning.title.as_str()));
+    let words = known::words().iter().map(|word| (word.name.clone(), word.title.as_str()));
+    findings.chain(reasons).chain(words).collect()
 }
 
 pub(super) fn run(names: &[Name], format: Format) -> anyhow::Result<()> {
