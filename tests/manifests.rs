@@ -326,6 +326,63 @@ fn who_reaches_the_server_is_as_wide_as_it_is_told() {
     fails(&["--metrics-from-namespace=Monitoring"], &["--metrics-from-namespace", "monitoring"]);
     let url = "--url=https://127.0.0.1:8443";
     fails(&["--api-server-cidr=10.0.0.0/28", url], &["--url"]);
+    for list in ["--api-server-cidr=10.0.0.0/28,fd00::/64", "--metrics-from-namespace=a,b"] {
+        fails(&[list], &["repeat the flag"]);
+    }
+    for (flag, path) in [
+        ("--api-server-cidr=10.0.0.0/28", "/0/from"),
+        ("--metrics-from-namespace=monitoring", "/1/from"),
+    ] {
+        let twice = ingress(&[flag, flag]);
+        assert_eq!(twice.pointer(path).unwrap().as_array().unwrap().len(), 1, "{twice}");
+        // Without the part that has the NetworkPolicy, it is said that the flag does nothing.
+        let said = |part: &str| String::from_utf8(devgrant(&[part, flag]).stderr).unwrap();
+        let (name, _) = flag.split_once('=').unwrap();
+        let note = format!("flag {name} has no effect here");
+        assert!(said("--only=guard").contains(&note), "{}", said("--only=guard"));
+        assert_eq!(said("--only=workload"), "");
+    }
+}
+
+/// A pattern cannot compare an address with its bits: that the first one is meant, the flag alone sees.
+#[test]
+fn the_chart_takes_the_ranges_that_the_flag_takes() {
+    let text = fs::read_to_string(root().join("deploy/helm/devgrant/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let at = "/properties/networkPolicy/properties/apiServerCidrs/items";
+    let judge = jsonschema::validator_for(schema.pointer(at).unwrap()).unwrap();
+    for cidr in [
+        "10.0.0.0/28",
+        "0.0.0.0/0",
+        "255.255.255.255/32",
+        "fd00::/64",
+        "::/0",
+        "::1/128",
+        "2001:DB8::1:0/112",
+        "1:2:3:4:5:6:7:8/128",
+        "1:2:3:4:5:6:7::/112",
+        "1::8/128",
+        "10.0.0.0",
+        "10.0.0.0/33",
+        "10.0.0.0/08",
+        "10.0.0.0/+8",
+        "10.0.0/24",
+        "10.0.0.256/32",
+        "10.0.0.00/28",
+        "fd00::/129",
+        "fd00::1::/128",
+        "fd00:::/64",
+        "1:2:3:4:5:6:7/128",
+        "1:2:3:4:5:6:7:8:9/128",
+        "1:2:3:4:5:6:7:8::/128",
+        "12345::/64",
+        ":/0",
+        "kubernetes/32",
+        "10.0.0.0/28,fd00::/64",
+    ] {
+        let flag = devgrant(&["--only=workload", &format!("--api-server-cidr={cidr}")]);
+        assert_eq!(judge.is_valid(&json!(cidr)), flag.status.success(), "{cidr}");
+    }
 }
 
 #[test]
@@ -361,7 +418,7 @@ fn the_collector_of_traces_is_reached() {
         let policy = &of_kinds(&objects, &["NetworkPolicy"])[0];
         policy["spec"]["egress"].as_array().unwrap().clone()
     };
-    let without = egress("tracesSample: 0.5\n");
+    let without = egress("logLevel: debug\n");
     for (url, port) in [("http://collector:4318", 4318), ("https://[::1]/x", 443), ("http://c", 80)]
     {
         let with = egress(&format!("tracesEndpoint: {url}\n"));

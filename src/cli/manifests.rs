@@ -170,6 +170,13 @@ pub(super) fn run(arguments: &Manifests) -> anyhow::Result<Status> {
     let parts = Part::ALL.into_iter().filter(|part| arguments.wants(*part));
     let objects: Vec<Value> =
         parts.flat_map(|part| part.objects(&policies, &installation)).collect();
+    if !arguments.wants(Part::Workload) {
+        for flag in arguments.ingress.given() {
+            output::note(&format!(
+                "flag {flag} has no effect here: the NetworkPolicy is in the part `workload`"
+            ))?;
+        }
+    }
     if objects.is_empty() {
         output::note(
             "there is nothing to print: with --url, whoever runs the server has its policies",

@@ -1,5 +1,6 @@
 //! Who may reach the server: the flags of the `NetworkPolicy`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -24,10 +25,25 @@ pub struct IngressArguments {
 impl IngressArguments {
     pub(super) fn ingress(&self) -> Ingress {
         Ingress {
-            api_servers: self.api_server_cidr.iter().map(|cidr| cidr.0.clone()).collect(),
-            scrapers: self.metrics_from_namespace.clone(),
+            api_servers: each_once(self.api_server_cidr.iter().map(|cidr| &cidr.0)),
+            scrapers: each_once(self.metrics_from_namespace.iter()),
         }
     }
+
+    /// The flags that were given.
+    pub(super) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let flags = [
+            ("--api-server-cidr", self.api_server_cidr.is_empty()),
+            ("--metrics-from-namespace", self.metrics_from_namespace.is_empty()),
+        ];
+        flags.into_iter().filter(|(_, empty)| !empty).map(|(flag, _)| flag)
+    }
+}
+
+/// All of them, in their order.
+fn each_once<'t>(texts: impl Iterator<Item = &'t String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    texts.filter(|text| seen.insert(*text)).cloned().collect()
 }
 
 /// A range of addresses, as it was written.
@@ -38,6 +54,9 @@ impl FromStr for Cidr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains(',') {
+            return Err("one range belongs here; repeat the flag for each".to_owned());
+        }
         let write = || "write ADDRESS/BITS: 10.0.0.0/28, or fd00::/64".to_owned();
         let (address, bits) = text.split_once('/').ok_or_else(write)?;
         let address: IpAddr = address.parse().map_err(|_| write())?;
@@ -59,6 +78,9 @@ impl FromStr for Cidr {
 }
 
 fn namespace(text: &str) -> Result<String, String> {
+    if text.contains(',') {
+        return Err("one namespace belongs here; repeat the flag for each".to_owned());
+    }
     if text.len() > 63 || text.contains('.') || !is_dns_subdomain(text) {
         return Err(
             "a namespace's name is lower case letters, digits and `-`: monitoring".to_owned()
@@ -81,6 +103,7 @@ mod tests {
             ("10.0.0.0/33", "write ADDRESS/BITS"),
             ("10.0.0.0/+8", "write ADDRESS/BITS"),
             ("10.0.0.0/08", "write ADDRESS/BITS"),
+            ("10.0.0.0/28,fd00::/64", "repeat the flag"),
             ("10.0.0/24", "write ADDRESS/BITS"),
             ("kubernetes/32", "write ADDRESS/BITS"),
             ("10.0.0.7/28", "write 10.0.0.7/32 for that address alone"),
