@@ -22,6 +22,7 @@ pub use crate::server::Limits;
 use crate::telemetry::Level;
 use crate::traces;
 
+use sources::TRACES_SAMPLE;
 pub use sources::{Origin, Sources, SourcesError};
 pub use typed::{Labels, LogFormat, Typed};
 
@@ -252,9 +253,25 @@ impl Merged {
         let typed = &self.typed;
         let sample = ratio(typed.traces_sample.as_deref().unwrap_or_default());
         let sample = self.value("tracesSample", sample)?;
-        let Some(endpoint) = &typed.traces_endpoint else { return Ok(None) };
+        let Some(endpoint) = &typed.traces_endpoint else {
+            if self.says_traces_sample() {
+                let problem =
+                    "works with tracesEndpoint only, which is missing: nothing is sent; set it too";
+                return self.value("tracesSample", Err(problem.to_owned()));
+            }
+            return Ok(None);
+        };
         let collector = self.value("tracesEndpoint", endpoint.parse())?;
         Ok(Some(traces::Settings { collector, sample }))
+    }
+
+    /// Whether somebody wants a share of their own. A file that `--print-config` wrote has the usual one.
+    fn says_traces_sample(&self) -> bool {
+        match Origin::of(&self.layers, "tracesSample") {
+            Origin::Defaults => false,
+            Origin::File(_) => self.typed.traces_sample.as_deref() != Some(TRACES_SAMPLE),
+            Origin::Environment | Origin::Flags => true,
+        }
     }
 
     fn certificate(&self) -> Result<CertificateSource, Error> {
@@ -412,8 +429,12 @@ mod tests {
 
     #[test]
     fn traces_are_off_until_somebody_names_a_collector() {
-        let off = merged(Some("tracesSample: 1\n"), &[], Typed::default()).unwrap();
+        let off = merged(None, &[], Typed::default()).unwrap();
         assert_eq!(off.config().unwrap().traces, None);
+        let printed = off.to_yaml().unwrap();
+        assert!(printed.contains("tracesSample"), "{printed}");
+        let again = merged(Some(&printed), &[], Typed::default()).unwrap();
+        assert_eq!(again.config().unwrap().traces, None);
         let file = "tracesEndpoint: http://collector:4318\ntracesSample: 0.5\n";
         let on = merged(Some(file), &[], Typed::default()).unwrap();
         let traces = on.config().unwrap().traces.unwrap();
@@ -454,6 +475,53 @@ mod tests {
         let first = merged(None, &[("DEVGRANT_MAX_IN_FLIGHT", "7")], flags).unwrap();
         let second = merged(Some(&first.to_yaml().unwrap()), &[], Typed::default()).unwrap();
         assert_eq!(first.typed(), second.typed());
+    }
+
+    #[test]
+    fn a_bad_value_of_traces_names_its_place() {
+        for (file, environment, expected) in [
+            (
+                None,
+                &[("DEVGRANT_TRACES_ENDPOINT", "collector:4318")][..],
+                "variable DEVGRANT_TRACES_ENDPOINT: `collector:4318` does not begin with http://",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_ENDPOINT", "")][..],
+                "variable DEVGRANT_TRACES_ENDPOINT: there is no URL; write the URL of a collector",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_SAMPLE", "0.01")][..],
+                "variable DEVGRANT_TRACES_SAMPLE: works with tracesEndpoint only",
+            ),
+            (
+                Some("tracesSample: 1\n"),
+                &[][..],
+                "key `tracesSample`: works with tracesEndpoint only",
+            ),
+            (
+                Some("tracesSample: 50%\n"),
+                &[][..],
+                "key `tracesSample`: `50%` is no share; write a number from 0",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_SAMPLE", "1.5")][..],
+                "variable DEVGRANT_TRACES_SAMPLE: `1.5`",
+            ),
+            (
+                None,
+                &[("DEVGRANT_TRACES_SAMPLE", "NaN")][..],
+                "variable DEVGRANT_TRACES_SAMPLE: `NaN`",
+            ),
+        ] {
+            let error = merged(file, environment, Typed::default())
+                .and_then(|merged| merged.config().map(|_| ()))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error}\nshould contain: {expected}");
+        }
     }
 
     #[test]
@@ -510,26 +578,6 @@ mod tests {
                 "variable DEVGRANT_LOG_LEVEL: `inof` is no log level; did you mean `info`",
             ),
             (Some("logLevel: banana\n"), &[][..], "devgrant.yaml: key `logLevel`: `banana` is no"),
-            (
-                None,
-                &[("DEVGRANT_TRACES_ENDPOINT", "collector:4318")][..],
-                "variable DEVGRANT_TRACES_ENDPOINT: `collector:4318` does not begin with http://",
-            ),
-            (
-                Some("tracesSample: 50%\n"),
-                &[][..],
-                "key `tracesSample`: `50%` is no share; write a number from 0",
-            ),
-            (
-                None,
-                &[("DEVGRANT_TRACES_SAMPLE", "1.5")][..],
-                "variable DEVGRANT_TRACES_SAMPLE: `1.5`",
-            ),
-            (
-                None,
-                &[("DEVGRANT_TRACES_SAMPLE", "NaN")][..],
-                "variable DEVGRANT_TRACES_SAMPLE: `NaN`",
-            ),
             (Some("headTimeout: 5\n"), &[][..], "key `headTimeout`: `5` is no duration"),
             (Some("- a\n"), &[][..], "devgrant.yaml"),
             (

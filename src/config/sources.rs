@@ -123,7 +123,7 @@ impl Defaults {
             }),
             log_level: text("info"),
             // Few enough for any cluster, and with thousands of reviews a day still some to look at.
-            traces_sample: text("0.01"),
+            traces_sample: text(TRACES_SAMPLE),
             handshake_timeout: text("5s"),
             head_timeout: text("10s"),
             body_timeout: text("10s"),
@@ -155,6 +155,8 @@ pub enum Origin {
     Flags,
 }
 
+/// The share of reviews that are traced where nobody says another.
+pub(super) const TRACES_SAMPLE: &str = "0.01";
 const FLAGS: &str = "flags";
 const ENVIRONMENT: &str = "environment";
 const DEFAULTS: &str = "defaults";

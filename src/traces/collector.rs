@@ -52,6 +52,9 @@ impl FromStr for Collector {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WRITE: &str =
             "write the URL of a collector for OTLP over HTTP, such as http://collector:4318";
+        if text.trim().is_empty() {
+            return Err(format!("there is no URL; {WRITE}, or leave it out for no traces"));
+        }
         let uri: Uri =
             text.parse().map_err(|error| format!("`{text}` is no URL ({error}); {WRITE}"))?;
         let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
