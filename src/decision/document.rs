@@ -28,7 +28,7 @@ pub enum Document<'a> {
     New(Value),
 }
 
-impl<'a> Document<'a> {
+impl Document<'_> {
     /// The value of a key of an object; `None` for all else, and for `null`.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Object(entries) = self else { return None };
@@ -184,7 +184,7 @@ enum Opened {
     /// The value, and each item of the list of containers that it is.
     Items,
     /// The value, and what these keys of the object that it is have.
-    Keys(&'static [(&'static str, Opened)]),
+    Keys(&'static [(&'static str, Self)]),
 }
 
 impl Opened {

@@ -38,7 +38,7 @@ where
         let Fields { mut writer, target, written } = fields;
         written?;
         writer.write_str(r#","target":"#)?;
-        string(&mut writer, target.as_deref().unwrap_or(metadata.target()))?;
+        string(&mut writer, target.as_deref().unwrap_or_else(|| metadata.target()))?;
         writer.write_str("}\n")
     }
 }
@@ -122,7 +122,7 @@ mod tests {
 
     impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().map_err(|_| io::ErrorKind::Other)?.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
