@@ -13,6 +13,8 @@
 mod judge;
 #[path = "laws/make.rs"]
 mod make;
+#[path = "laws/spelled.rs"]
+mod spelled;
 #[path = "laws/unasked.rs"]
 mod unasked;
 

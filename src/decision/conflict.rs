@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use super::path::{parts, same_path, token};
 use super::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
 use super::plan::{ContainerGrant, NodePaths, Objection, Plan, PodGrant, Reason, VolumeName};
-use super::pod::{Container, ContainerIndex, ProfileField, Spec, Volume};
+use super::pod::{Amount, Container, ContainerIndex, ProfileField, Spec, Volume};
 use super::policy::schema::{Profile, Volume as GrantedVolume};
 use super::quantity::Quantity;
 use super::request::Request;
@@ -367,7 +367,7 @@ fn is_empty_dir(own: &Volume<'_>, wanted: &GrantedVolume) -> bool {
         return false;
     };
     let medium = own.medium.as_ref().map_or("", |medium| medium.as_str());
-    let limit = own.size_limit.and_then(|limit| Quantity::parse(limit.get()));
+    let limit = own.size_limit.as_ref().and_then(Amount::quantity);
     let wanted_limit = wanted.empty_dir.size_limit.as_deref().and_then(Quantity::parse);
     (medium == "Memory") == wanted.empty_dir.medium.is_some() && limit == wanted_limit
 }

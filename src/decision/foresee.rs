@@ -16,7 +16,7 @@ use super::namespace::Namespace;
 use super::path::{is_harmless, parts};
 use super::plan::accelerator::is_gpu;
 use super::plan::{ContainerGrant, Plan, PodGrant};
-use super::pod::{Container, PodSecurityContext, ProfileField, Spec, Volume};
+use super::pod::{Container, ContainerIndex, PodSecurityContext, ProfileField, Spec, Volume};
 use super::policy::Policy;
 use super::policy::schema::{Mode, Profile};
 use super::request::Request;
@@ -42,8 +42,7 @@ pub fn findings(
     for (at, container) in spec.all_containers() {
         let grants = grants.get(&at).copied().unwrap_or_default();
         let asks = asks.iter().filter(|ask| ask.containers.binary_search(&at).is_ok()).collect();
-        let path = at.to_string();
-        let after = ContainerAfter { spec, container, path, grants, asks };
+        let after = ContainerAfter { spec, container, path: at, grants, asks };
         container::findings(request, &pod, &after, &mut findings);
     }
     pod_findings(request, spec, plan, &mut findings);
@@ -139,7 +138,7 @@ impl<'a> HostDevice<'a> {
 struct ContainerAfter<'a> {
     spec: &'a Spec<'a>,
     container: &'a Container<'a>,
-    path: String,
+    path: ContainerIndex,
     grants: &'a [ContainerGrant<'a>],
     /// The asks that reach this container.
     asks: Vec<&'a Ask<'a>>,
@@ -231,23 +230,24 @@ impl<'a> ContainerAfter<'a> {
         granted.or_else(|| own.or_else(pod).map(|field| field.kind.as_str()))
     }
 
-    /// The resources that the container will have any of.
-    fn resources(&self) -> impl Iterator<Item = &str> {
-        let own = self.container.resources.amounts().map(|(name, _)| name);
+    /// The resources of a kind that the container will have any of.
+    fn resources(&self, is_such: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = &str> {
+        let own = self.container.resources.present(is_such);
         let granted = self.grants.iter().filter_map(|grant| match grant {
             ContainerGrant::Resource { name, .. } => Some(*name),
             _ => None,
         });
-        own.chain(granted)
+        own.chain(granted.filter(move |name| is_such(name)))
     }
 
     fn has_gpu(&self) -> bool {
-        self.resources().any(is_gpu)
+        self.resources(is_gpu).next().is_some()
     }
 
     /// Whether the container is to mount by FUSE: it asks for it, or has the device by a resource of its own.
     fn is_for_fuse(&self) -> bool {
-        self.fuse_asks().next().is_some() || self.resources().any(|name| name.ends_with("/fuse"))
+        self.fuse_asks().next().is_some()
+            || self.resources(|name| name.ends_with("/fuse")).next().is_some()
     }
 
     /// The other modes of the same policies that the pod may ask for and that are such, by name.

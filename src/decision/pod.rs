@@ -174,26 +174,26 @@ pub struct Container<'a> {
     pub volume_devices: Vec<&'a RawValue>,
 }
 
-/// A container's resources. Amounts stay raw: they may be JSON strings or numbers.
+/// A container's resources.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are the API's own, kubernetes/api core/v1/types.go")]
 pub struct Resources<'a> {
     #[serde(borrow, deserialize_with = "null_is_default")]
-    pub limits: BTreeMap<Text<'a>, &'a RawValue>,
+    pub limits: BTreeMap<Text<'a>, Amount<'a>>,
     #[serde(borrow, deserialize_with = "null_is_default")]
-    pub requests: BTreeMap<Text<'a>, &'a RawValue>,
+    pub requests: BTreeMap<Text<'a>, Amount<'a>>,
     #[serde(borrow, deserialize_with = "null_is_default")]
     pub claims: Vec<ContainerClaim<'a>>,
 }
 
 impl Resources<'_> {
-    /// The resources of which the container gets any, and how much.
-    pub fn amounts(&self) -> impl Iterator<Item = (&str, Quantity)> {
-        self.limits.iter().chain(&self.requests).filter_map(|(name, raw)| {
-            let amount = Quantity::parse(raw.get())?;
-            amount.is_positive().then_some((name.as_str(), amount))
-        })
+    /// The resources of a kind of which the container gets any.
+    pub fn present(&self, is_such: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
+        let named = self.limits.iter().chain(&self.requests);
+        let such = named.filter(move |(name, _)| is_such(name.as_str()));
+        such.filter(|(_, own)| own.quantity().is_some_and(Quantity::is_positive))
+            .map(|(name, _)| name.as_str())
     }
 }
 
@@ -329,7 +329,7 @@ pub struct EmptyDir<'a> {
     #[serde(borrow)]
     pub medium: Option<Text<'a>>,
     #[serde(borrow)]
-    pub size_limit: Option<&'a RawValue>,
+    pub size_limit: Option<Amount<'a>>,
 }
 
 /// A toleration. Operators that are not known are kept as they are and cover nothing.
@@ -431,6 +431,34 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
         }
 
         deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// An amount as it is written: a JSON string, or a number, which stays what it is
+/// (`kubernetes/apimachinery pkg/api/resource/quantity.go`, `UnmarshalJSON`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amount<'a>(Cow<'a, str>);
+
+impl Amount<'_> {
+    /// The text, without quotes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it says, if that is a quantity.
+    pub fn quantity(&self) -> Option<Quantity> {
+        Quantity::parse(&self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Amount<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if !raw.starts_with('"') {
+            return Ok(Self(Cow::Borrowed(raw)));
+        }
+        let Text(text) = serde_json::from_str(raw).map_err(de::Error::custom)?;
+        Ok(Self(text))
     }
 }
 

@@ -24,11 +24,10 @@ impl Quantity {
         Self { thousandths: i128::from(count) * 1000 }
     }
 
-    /// Reads `1`, `"1"`, `"1000m"`, `"1k"`, `"1e0"`, `"2Ki"` and so on; `None` is no quantity.
+    /// Reads `1`, `1000m`, `1k`, `1e0`, `2Ki` and so on; `None` is no quantity.
     ///
     /// The grammar is `kubernetes/apimachinery pkg/api/resource/quantity.go`, `Quantity`.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim_matches('"');
         let (negative, digits) = match text.strip_prefix(['+', '-']) {
             Some(rest) => (text.starts_with('-'), rest),
             None => (false, text),
@@ -42,10 +41,10 @@ impl Quantity {
         }
         let (scale, power) = multiplier(suffix)?;
         // The digits as one integer, then the point and the suffix as one power of ten.
-        let all: String = whole.chars().chain(fraction.chars()).collect();
-        let mantissa = all.trim_start_matches('0').parse::<i128>();
-        let mantissa =
-            if all.trim_start_matches('0').is_empty() { 0 } else { mantissa.unwrap_or(i128::MAX) };
+        let digits = whole.bytes().chain(fraction.bytes());
+        let mantissa = digits.fold(0_i128, |mantissa, digit| {
+            mantissa.saturating_mul(10).saturating_add(i128::from(digit.saturating_sub(b'0')))
+        });
         let power = power + 3 - i32::try_from(fraction.len()).ok()?;
         let scaled = mantissa.saturating_mul(scale);
         let thousandths = match power.cmp(&0) {
@@ -120,7 +119,6 @@ mod tests {
     fn reads_what_the_api_server_accepts() {
         for (text, whole) in [
             ("1", "1"),
-            ("\"1\"", "1"),
             ("1000m", "1"),
             ("1500m", "2"),
             ("1k", "1000"),
@@ -142,7 +140,8 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "one", "1x", "--1", "1.2.3", ".", "m", "1e", "1e999", "null", "ä"] {
+        for text in ["", "one", "\"1\"", "1x", "--1", "1.2.3", ".", "m", "1e", "1e999", "null", "ä"]
+        {
             assert_eq!(Quantity::parse(text), None, "{text}");
         }
     }

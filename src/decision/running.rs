@@ -232,13 +232,11 @@ fn differing<'a>(before: &'a Value, now: &'a Value) -> Vec<Differing<'a>> {
         let (before, now) = (amounts(before, list), amounts(now, list));
         let names: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
         for resource in names {
-            let amount = |of: &BTreeMap<&str, &Value>| of.get(resource).map(ToString::to_string);
-            let (before, now) = (amount(&before), amount(&now));
-            let quantity = |amount: &Option<String>| amount.as_deref().and_then(Quantity::parse);
-            if before != now && (quantity(&before) != quantity(&now) || quantity(&now).is_none()) {
-                let plain = |amount: Option<String>| {
-                    amount.map_or_else(|| "0".to_owned(), |amount| amount.replace('"', ""))
-                };
+            let (before, now) = (before.get(resource), now.get(resource));
+            let quantity = |amount: Option<&String>| amount.and_then(|text| Quantity::parse(text));
+            if before != now && (quantity(before) != quantity(now) || quantity(now).is_none()) {
+                let plain =
+                    |amount: Option<&String>| amount.map_or_else(|| "0".to_owned(), String::clone);
                 let (before, now) = (plain(before), plain(now));
                 // Limits and requests of it are the same number, said once.
                 let found = Differing { resource, list, before, now };
@@ -249,9 +247,10 @@ fn differing<'a>(before: &'a Value, now: &'a Value) -> Vec<Differing<'a>> {
     differing.into_values().collect()
 }
 
-/// The amounts of extended resources in a list of a container.
-fn amounts<'a>(container: &'a Value, list: &str) -> BTreeMap<&'a str, &'a Value> {
+/// The amounts of extended resources in a list of a container, as they are written.
+fn amounts<'a>(container: &'a Value, list: &str) -> BTreeMap<&'a str, String> {
     let amounts = container.pointer(&format!("/resources/{list}")).and_then(Value::as_object);
-    let amounts = amounts.into_iter().flatten().map(|(name, amount)| (name.as_str(), amount));
-    amounts.filter(|(name, _)| is_extended(name)).collect()
+    let amounts = amounts.into_iter().flatten().filter(|(name, _)| is_extended(name));
+    let text = |amount: &Value| amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
+    amounts.map(|(name, amount)| (name.as_str(), text(amount))).collect()
 }

@@ -449,10 +449,13 @@ fn of_pod(
     ensure(same(&left.0, &left.1), || format!("the node affinity: {} {}", left.0, left.1))
 }
 
+fn amount(value: &Value) -> Option<Quantity> {
+    Quantity::parse(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
 fn container(own: &Value, new: &Value, here: &[&Entitlement<'_>]) -> Result<(), String> {
     let mut rest = (own.clone(), new.clone());
     let any = |test: &dyn Fn(&Mode) -> bool| here.iter().any(|one| test(one.mode));
-    let amount = |value: &Value| Quantity::parse(&value.to_string());
 
     let limits = take(&mut rest, &["resources", "limits"]);
     let requests = take(&mut rest, &["resources", "requests"]);
@@ -570,7 +573,7 @@ pub(crate) fn nvidia(
             let amounts = new["resources"][field].as_object().into_iter().flatten();
             amounts.into_iter().any(|(name, amount)| {
                 (name.starts_with("nvidia.com/") || name == "sunk.coreweave.com/accelerator")
-                    && Quantity::parse(&amount.to_string()).is_some_and(Quantity::is_positive)
+                    && self::amount(amount).is_some_and(Quantity::is_positive)
             })
         });
         if gpu {

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::value::RawValue;
-
 use super::{ContainerAfter, PodAfter};
 use crate::decision::conflict::{app_armor_key, bare};
 use crate::decision::finding::{Code, Finding};
 use crate::decision::path::token;
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, SYS_ADMIN, names_gpus};
+use crate::decision::pod::Amount;
 use crate::decision::policy::schema::{OmittableField, Profile};
 use crate::decision::quantity::{Quantity, is_extended};
 use crate::decision::request::Request;
@@ -148,14 +147,14 @@ fn devices(pod: &PodAfter<'_>, container: &ContainerAfter<'_>, findings: &mut Ve
         let path = format!("{}/securityContext/privileged", container.path);
         findings.push(Finding::new(Code::DG018, path, name));
     }
-    if container.is_privileged() {
+    if container.is_privileged() || pod.devices.is_empty() {
         return;
     }
     let gone = container.grants.iter().filter_map(ContainerGrant::unmount);
     let gone: BTreeSet<usize> = gone.collect();
     // The rule that a resource brings is for the device's number, wherever its file comes from. With users
     // of its own, such a container does not start (F:S1).
-    let resources = container.resources().filter(|_| pod.host_users != Some(false));
+    let resources = container.resources(|_| pod.host_users != Some(false));
     let granted: BTreeSet<&str> =
         resources.filter_map(|name| Some(name.split_once('/')?.1)).collect();
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
@@ -185,20 +184,18 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         .keys()
         .chain(own.requests.keys())
         .map(crate::decision::pod::Text::as_str)
+        .filter(|name| is_extended(name) && !granted.contains(name))
         .collect();
-    for name in names.into_iter().filter(|name| is_extended(name) && !granted.contains(name)) {
+    for name in names {
         let path = |list: &str| format!("{}/resources/{list}/{}", container.path, token(name));
         let (limit, request) = (own.limits.get(name), own.requests.get(name));
-        let amount = |raw: &&RawValue| Quantity::parse(raw.get());
         let differ = match (limit, request) {
-            (Some(limit), Some(request)) => amount(limit) != amount(request),
+            (Some(limit), Some(request)) => limit.quantity() != request.quantity(),
             // A limit alone becomes the request as well, and not the other way round.
             (limit, _) => limit.is_none(),
         };
         if differ {
-            let plain = |raw: Option<&&RawValue>| {
-                raw.map_or_else(|| "none".to_owned(), |raw| raw.get().trim_matches('"').to_owned())
-            };
+            let plain = |own: Option<&Amount<'_>>| own.map_or("none", Amount::as_str).to_owned();
             let places = [
                 ("container", container.name()),
                 ("resource", name),
@@ -206,7 +203,7 @@ fn amounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
                 ("limit", &plain(limit)),
             ];
             findings.push(Finding::new(Code::DG012, path("requests"), places));
-        } else if limit.and_then(amount).is_some_and(|limit| !limit.is_positive()) {
+        } else if limit.and_then(Amount::quantity).is_some_and(|limit| !limit.is_positive()) {
             let places = [("container", container.name()), ("resource", name)];
             findings.push(Finding::new(Code::DG013, path("limits"), places));
         }
@@ -223,22 +220,22 @@ fn counts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
     });
     for (name, count) in granted {
         let amounts = [("limits", own.limits.get(name)), ("requests", own.requests.get(name))];
-        let amounts = amounts.into_iter().filter_map(|(list, raw)| {
-            let raw = raw?.get();
-            Some((list, raw, Quantity::parse(raw)?))
+        let amounts = amounts.into_iter().filter_map(|(list, own)| {
+            let own = own?;
+            Some((list, own, own.quantity()?))
         });
         // None is what somebody says who leaves the number to others.
         let amounts = amounts.filter(|(.., amount)| amount.is_positive());
         let amounts: Vec<_> = amounts.collect();
         let whole = Quantity::whole(count);
         let most = amounts.iter().map(|(.., amount)| *amount).max().unwrap_or(whole);
-        let Some((list, raw, _)) = amounts.into_iter().find(|(.., amount)| *amount != whole) else {
+        let Some((list, own, _)) = amounts.into_iter().find(|(.., amount)| *amount != whole) else {
             continue;
         };
         let places = [
             ("container", container.name()),
             ("resource", name),
-            ("own", raw.trim_matches('"')),
+            ("own", own.as_str()),
             ("count", &count.to_string()),
             ("gets", &most.max(whole).to_whole()),
         ];
@@ -272,7 +269,7 @@ fn nvidia(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
 fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
     let is_privileged = container.is_privileged();
     for (index, mount) in container.container.volume_mounts.iter().enumerate() {
-        let path = format!("{}/volumeMounts/{index}", container.path);
+        let path = |field: &str| format!("{}/volumeMounts/{index}/{field}", container.path);
         // `C:` is where a path of Windows begins, and GPUs are for Windows pods too.
         let rest = match mount.mount_path.as_str().as_bytes() {
             [drive, b':', rest @ ..] if drive.is_ascii_alphabetic() => rest,
@@ -280,13 +277,13 @@ fn mounts(container: &ContainerAfter<'_>, findings: &mut Vec<Finding>) {
         };
         if rest.contains(&b':') {
             let places = [("container", container.name()), ("path", mount.mount_path.as_str())];
-            findings.push(Finding::new(Code::DG019, format!("{path}/mountPath"), places));
+            findings.push(Finding::new(Code::DG019, path("mountPath"), places));
         }
         let both_ways =
             mount.mount_propagation.as_ref().is_some_and(|kind| *kind == "Bidirectional");
         if both_ways && !is_privileged {
             let places = [("container", container.name()), ("volume", mount.name.as_str())];
-            findings.push(Finding::new(Code::DG020, format!("{path}/mountPropagation"), places));
+            findings.push(Finding::new(Code::DG020, path("mountPropagation"), places));
         }
     }
 }

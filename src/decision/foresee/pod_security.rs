@@ -61,15 +61,16 @@ impl Level {
     /// The level of a label. The API server takes an unknown value for restricted where it enforces, and
     /// for privileged where it only warns or audits (`api/helpers.go`, `PolicyToEvaluate`).
     fn of(namespace: &Namespace, label: &str) -> Option<Self> {
+        let kind = match namespace.labels.get(label)?.as_str() {
+            "baseline" => Kind::Baseline,
+            "restricted" => Kind::Restricted,
+            "privileged" => return None,
+            _ if label == ENFORCE => Kind::Restricted,
+            _ => return None,
+        };
         let version = namespace.labels.get(&format!("{label}-version"));
         let minor = version.and_then(|version| version.strip_prefix("v1.")?.parse().ok());
-        let minor = minor.unwrap_or(LATEST);
-        match namespace.labels.get(label)?.as_str() {
-            "privileged" => None,
-            "baseline" => Some(Self { kind: Kind::Baseline, minor }),
-            "restricted" => Some(Self { kind: Kind::Restricted, minor }),
-            _ => (label == ENFORCE).then_some(Self { kind: Kind::Restricted, minor }),
-        }
+        Some(Self { kind, minor: minor.unwrap_or(LATEST) })
     }
 
     fn as_str(self) -> &'static str {

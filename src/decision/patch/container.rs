@@ -7,7 +7,7 @@ use crate::decision::conflict::{app_armor_key, app_armor_value, bare, is_profile
 use crate::decision::path::same_path;
 use crate::decision::plan::ContainerGrant;
 use crate::decision::plan::accelerator::NVIDIA_VISIBLE_DEVICES;
-use crate::decision::pod::{Container, ContainerIndex, Spec};
+use crate::decision::pod::{Amount, Container, ContainerIndex, Spec};
 use crate::decision::policy::schema::{Profile, ResourceClaim};
 use crate::decision::quantity::Quantity;
 use crate::decision::request::Request;
@@ -78,8 +78,8 @@ impl<'t, 'a> Target<'t, 'a> {
     /// (`kubernetes pkg/apis/core/validation`, `validateResourceRequirements`).
     fn resource(&mut self, name: &str, count: u32) -> Result<(), DraftError> {
         let own = &self.container.resources;
-        let limit = own.limits.get(name).map(|raw| Quantity::parse(raw.get()));
-        let request = own.requests.get(name).map(|raw| Quantity::parse(raw.get()));
+        let limit = own.limits.get(name).map(Amount::quantity);
+        let request = own.requests.get(name).map(Amount::quantity);
         let amounts = [Some(Quantity::whole(count)), limit.flatten(), request.flatten()];
         let amount = amounts.into_iter().flatten().max().unwrap_or_default().round_up();
         // Limits alone are enough: the API server copies them.

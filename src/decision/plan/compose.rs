@@ -200,7 +200,7 @@ fn container_grants<'p>(
     // which the policy set guarantees.
     let mut present: BTreeSet<&str> = BTreeSet::new();
     if let Some(container) = spec.container(at) {
-        present.extend(container.resources.amounts().map(|(name, _)| name));
+        present.extend(container.resources.present(|_| true));
     }
     let granted = here.iter().flat_map(|share| share.resources());
     present.extend(granted.map(|resource| resource.name.as_str()));
