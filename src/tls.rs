@@ -85,7 +85,9 @@ pub enum Error {
     #[error("cannot make a certificate")]
     Authority(#[source] rcgen::Error),
     /// The certificate in a file is none.
-    #[error("the certificate in {0} cannot be read; write it again")]
+    #[error(
+        "the certificate in {0} cannot be used; issue one of X.509 version 3, with a subjectAltName"
+    )]
     Certificate(PathBuf, #[source] rustls::Error),
     /// The key in a file is of no kind that we know.
     #[error("the private key in {0} cannot be used; write an ECDSA P-256, RSA or Ed25519 key")]
@@ -135,6 +137,9 @@ impl Source {
                 let files = Files { certificate, key };
                 let bytes = files.read().await?;
                 let first = files.parse(&bytes)?;
+                if let Some(problem) = first.validity.problem(SystemTime::now()) {
+                    tracing::error!(certificate = %files.certificate.display(), "{problem}");
+                }
                 let renewal = Renewal::Files { files, bytes, reread };
                 (Some(first), renewal)
             }

@@ -284,14 +284,14 @@ async fn each_path_has_its_answer_its_number_and_the_same_limits() {
         .replace(r#""object":{"apiVersion":"v1","kind":"Pod","#, r#""object":{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"template":{"#)
         .replace(r#"},"dryRun""#, r#"}}},"dryRun""#);
     for (path, body, allowed, verdict, part) in [
-        ("mutate", &asking, false, "refuse", r#""message":"devgrant: annotation"#),
-        ("validate", &asking, false, "refuse", r#""message":"devgrant: annotation"#),
+        ("mutate", &asking, false, "refuse", r#""message":"devgrant: UnknownKey: annotation"#),
+        ("validate", &asking, false, "refuse", r#""message":"devgrant: UnknownKey: annotation"#),
         (
             "advise",
             &workload,
             true,
             "admit",
-            r#""warnings":["would be refused: devgrant: annotation"#,
+            r#""warnings":["would be refused: devgrant: UnknownKey: annotation"#,
         ),
     ] {
         let (head, answer) = paths.ask(review(&format!("/{path}?timeout=5s"), body.clone())).await;

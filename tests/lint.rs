@@ -152,10 +152,13 @@ fn what_cannot_be_read_hides_nothing() {
 #[test]
 fn any_text_ends_with_a_sentence() {
     let deep = format!("kind: Pod\nspec: {}1{}", "[".repeat(120), "]".repeat(120));
-    for text in ["", "---\n---\n", "just words", "[1, 2]", "null", "kind: Pod", "\u{feff}a: b"] {
+    for text in ["---\n---\n", "just words", "[1, 2]", "null", "kind: Pod", "\u{feff}a: b"] {
         let ran = lint_in(&folder(), &["-"], text);
         assert_eq!((ran.status, ran.stdout.as_str()), (0, ""), "{text}: {}", ran.stderr);
     }
+    let empty = lint_in(&folder(), &["-"], "\n");
+    assert_eq!(empty.status, 2, "{}", empty.stderr);
+    assert!(empty.stderr.contains("<stdin> is empty; did the command"), "{}", empty.stderr);
     for text in ["%", "kind: Pod\nspec: {containers: [{name: 1, securityContext: []}]}", &deep] {
         let ran = lint_in(&folder(), &["-"], text);
         assert!(ran.status > 0 && !ran.stderr.contains("panicked"), "{text}: {}", ran.stderr);

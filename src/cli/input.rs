@@ -56,6 +56,12 @@ impl Document {
 /// Input that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
+    /// A file that was named, or standard input, has nothing in it.
+    #[error("{file} is empty; did the command that should fill it fail?")]
+    Empty {
+        /// The file.
+        file: String,
+    },
     /// A folder holds no manifest.
     #[error("the folder {} holds no *.yaml, *.yml or *.json", folder.display())]
     EmptyFolder {

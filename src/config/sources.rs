@@ -228,13 +228,11 @@ fn in_yaml(error: &serde_saphyr::Error, text: &str) -> String {
     match error {
         serde_saphyr::Error::SerdeUnknownField { field, .. } => {
             let keys = KEYS.iter().map(|(key, _)| *key);
-            let near =
-                spelling::nearest(field, keys.clone()).map(|key| format!("; did you mean `{key}`"));
-            format!(
-                "{place}no such key `{field}`{}; the keys are {}",
-                near.unwrap_or_default(),
-                keys.collect::<Vec<_>>().join(", ")
-            )
+            let instead = match spelling::nearest(field, keys.clone()) {
+                Some(key) => format!("did you mean `{key}`?"),
+                None => format!("the keys are {}", keys.collect::<Vec<_>>().join(", ")),
+            };
+            format!("{place}no such key `{field}`; {instead}")
         }
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("{place}the key `{key}` is there twice; take one out")
@@ -331,13 +329,13 @@ fn no_such_variable(name: &str) -> String {
     // What all of them begin with would make every one of them look near.
     let own = |name: &str| name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default().to_owned();
     let own_parts: Vec<String> = variables.iter().map(|variable| own(variable)).collect();
-    let near = spelling::nearest(&own(name), own_parts.iter().map(String::as_str))
-        .map(|part| format!("; did you mean {VARIABLE_PREFIX}{part}"));
-    format!(
-        "no such key{}; the variables are {FILE_VARIABLE}, {}",
-        near.unwrap_or_default(),
-        variables.join(", ")
-    )
+    match spelling::nearest(&own(name), own_parts.iter().map(String::as_str)) {
+        Some(part) => format!("no such key; did you mean {VARIABLE_PREFIX}{part}?"),
+        None => {
+            let variables = variables.join(", ");
+            format!("no such key; the variables are {FILE_VARIABLE}, {variables}")
+        }
+    }
 }
 
 /// Whether the kubelet set this variable for a Service of our namespace whose name begins with

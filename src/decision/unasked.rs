@@ -11,6 +11,7 @@ use super::annotation::CONTAINERS;
 use super::ask::{Ask, Asker, service_account};
 use super::conflict::bare;
 use super::finding::{Code, Finding, Severity};
+use super::foresee::other_use;
 use super::namespace::Namespace;
 use super::path::is_harmless;
 use super::plan::accelerator::{NVIDIA_VISIBLE_DEVICES, names_gpus};
@@ -79,7 +80,11 @@ pub fn would_go<'a>(
             ask_for.push_str(&names);
         }
         for at in &ask.containers {
-            let name = spec.container(*at).map_or("", |container| container.name.as_str());
+            let Some(container) = spec.container(*at) else { continue };
+            if other_use::of_container(spec, container).is_some() {
+                continue;
+            }
+            let name = container.name.as_str();
             let path = paths.get(&(device, *at)).map_or("", String::as_str);
             let words = [("container", name), ("path", path), ("ask", ask_for.as_str())];
             findings.push(Finding::new(Code::DG024, place(*at), words));

@@ -128,7 +128,7 @@ fn first(problems: &[Problem], sources: &[PolicySource]) -> String {
         more => format!(" (and {more} more)"),
     };
     let sentence = format!("{}:{line}: {}{more}", problem.file, problem.message);
-    format!("{sentence}; `devgrant policy check` shows all")
+    format!("{sentence}; `devgrant policy check FOLDER` shows all")
 }
 
 /// How often the folders are read. A few files cost some hundred microseconds.

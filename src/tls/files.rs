@@ -123,7 +123,11 @@ mod tests {
         let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
         refused(NOTHING, key, "there is no certificate in tls.crt");
         refused(key, key, "there is no certificate in tls.crt");
-        refused(GARBAGE, key, "the certificate in tls.crt cannot be read");
+        refused(
+            GARBAGE,
+            key,
+            "the certificate in tls.crt cannot be used; issue one of X.509 version 3",
+        );
         refused(certificate, NOTHING, "there is no private key in tls.key");
         refused(certificate, certificate, "there is no private key in tls.key");
         refused(

@@ -100,7 +100,7 @@ fn refused(plane: &ControlPlane) {
         conditions.into_iter().find(|condition| condition["type"] == "ReplicaFailure")
     });
     assert_eq!(condition["reason"], "FailedCreate");
-    let sentence = "admission webhook \"mutate.pods.devgrant\" denied the request: devgrant: annotation `devices.example/fuse`:";
+    let sentence = "admission webhook \"mutate.pods.devgrant\" denied the request: devgrant: UnknownMode: annotation `devices.example/fuse`:";
     let message = condition["message"].as_str().unwrap();
     assert!(message.starts_with(sentence), "{message}");
     assert!(message.contains("`mount`"), "{message}");

@@ -51,6 +51,9 @@ impl Source {
         let file = input::name(path);
         let text = String::from_utf8(input::bytes(path)?)
             .map_err(|_| InputError::NotText { file: file.clone() })?;
+        if named && text.trim().is_empty() {
+            return Err(InputError::Empty { file });
+        }
         Self::of(file, text, named)
     }
 

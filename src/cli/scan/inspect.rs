@@ -13,7 +13,7 @@ use super::text::plain;
 use crate::cli::question::review;
 use crate::config::Assumed;
 use crate::decision::finding::{Code, Finding, Severity};
-use crate::decision::foresee::evidence;
+use crate::decision::foresee::{evidence, other_use};
 use crate::decision::line::{SYSTEM_NAMESPACE, pod_of};
 use crate::decision::plan::{devices_of, is_kubelet_plugin};
 use crate::decision::pod::{Container, ContainerIndex, ContainerList, Pod, Spec};
@@ -205,10 +205,24 @@ impl<'a> Inspection<'a> {
         if let Some(refused) = &self.refused {
             return Ok(Outcome::new(Becomes::Denied, refused.clone()));
         }
-        match crowd {
-            Some(decided) => Ok(decided.outcome(today)),
-            None => Ok(self.decided(&self.annotations(&[today]))?.outcome(today)),
-        }
+        let outcome = match crowd {
+            Some(decided) => decided.outcome(today),
+            None => self.decided(&self.annotations(&[today]))?.outcome(today),
+        };
+        Ok(match self.other_use(today) {
+            Some(why) if outcome.becomes == Becomes::Rewrite => {
+                let why = format!("it may be privileged for more than its device: {why}");
+                Outcome::new(Becomes::Keeps, why)
+            }
+            _ => outcome,
+        })
+    }
+
+    /// What a privileged container that does not ask is used for beside its devices, as far as it shows.
+    fn other_use(&self, today: &Today<'_>) -> Option<String> {
+        let asks = self.own.iter().any(|(_, containers)| containers.contains(&today.at));
+        let container = self.spec.container(today.at).filter(|_| today.privileged && !asks)?;
+        other_use::of_container(self.spec, container)
     }
 
     fn without_policy(&self, today: &Today<'_>) -> Outcome {
@@ -237,7 +251,13 @@ impl<'a> Inspection<'a> {
         let place = place(today.at);
         let guess = evidence::of_fuse(self.spec).into_iter().find(|guess| guess.path == place);
         let Some(guess) = guess else {
-            return Outcome::new(Becomes::NoDevice, "nothing says which device it is for");
+            let container = self.spec.container(today.at);
+            let why = if container.is_some_and(evidence::shares_mounts) {
+                "it mounts for other containers (`mountPropagation: Bidirectional`), which only privileged ones may (see DG020)"
+            } else {
+                "nothing says which device it is for"
+            };
+            return Outcome::new(Becomes::NoDevice, why);
         };
         let program = guess.word("program").unwrap_or_default();
         let why = format!("it names `{program}`, so it may be for FUSE (see {})", guess.code);

@@ -31,7 +31,7 @@ pub fn of_fuse(spec: &Spec<'_>) -> Vec<Finding> {
 }
 
 /// Whether the container mounts for others, which only privileged ones may.
-fn shares_mounts(container: &Container<'_>) -> bool {
+pub fn shares_mounts(container: &Container<'_>) -> bool {
     container
         .volume_mounts
         .iter()

@@ -1,7 +1,7 @@
 //! Why a pod is admitted or refused: a reason from a fixed set, and a sentence for the person.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
 
@@ -126,6 +126,16 @@ impl Objection {
     }
 }
 
+/// With the word that `devgrant explain` knows; the sentence of a finding begins with its code.
+impl fmt::Display for Objection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason != Reason::Foreseen {
+            write!(formatter, "{}: ", self.reason.as_str())?;
+        }
+        formatter.write_str(&self.sentence)
+    }
+}
+
 /// Why a pod is refused: at least one objection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -159,13 +169,13 @@ impl Refusal {
     /// All objections in one line, for the person at `kubectl`.
     pub fn detail(&self) -> String {
         if self.others.is_empty() {
-            return format!("devgrant: {}", self.first.sentence);
+            return format!("devgrant: {}", self.first);
         }
         let count = 1 + self.others.len();
         let mut detail = format!("devgrant: {count} problems:");
         // Writing to a String does not fail.
         for (index, objection) in self.objections().take(Self::MOST).enumerate() {
-            let _ = write!(detail, " ({}) {}", index + 1, objection.sentence);
+            let _ = write!(detail, " ({}) {objection}", index + 1);
         }
         if count > Self::MOST {
             let _ = write!(detail, " … and {} more", count - Self::MOST);
