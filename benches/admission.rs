@@ -113,7 +113,7 @@ impl Servers {
             command
         });
         let devgrant = start("devgrant", &|port| {
-            let mut command = Command::new(builds.join("release/devgrant"));
+            let mut command = Command::new(builds.join("load/devgrant"));
             command.args(["serve", "--standalone", "--health", "127.0.0.1:0"]);
             command.args(["--log-format", "json", "--listen", &format!("127.0.0.1:{port}")]);
             command.arg("--tls-cert").arg(&certificate).arg("--tls-key").arg(&key);

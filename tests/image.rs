@@ -49,6 +49,20 @@ fn all_that_is_compiled_in_is_copied() {
     assert!(seen > 20, "only {seen} files are compiled in: are they found?");
 }
 
+/// Cargo reads all of Cargo.toml, and refuses a target whose file it has to look for and does not find.
+#[test]
+fn what_is_not_copied_is_named_by_its_path() {
+    let manifest = read("Cargo.toml");
+    let mut targets = 0;
+    for section in manifest.split("\n[").skip(1).filter(|section| section.starts_with('[')) {
+        let path = section.lines().find_map(|line| line.strip_prefix("path = "));
+        assert!(path.is_some(), "no path: [{section}");
+        assert!(root().join(path.unwrap().trim_matches('"')).exists(), "{path:?}");
+        targets += 1;
+    }
+    assert!(targets > 2, "only {targets} targets: are they found?");
+}
+
 #[test]
 fn stages_are_named_before_they_are_used() {
     let mut named = BTreeSet::new();
@@ -92,7 +106,7 @@ fn the_image_is_one_program_on_nothing_for_somebody_without_rights() {
 fn the_image_is_built_by_the_pinned_toolchain() {
     let pinned = read("rust-toolchain.toml");
     let channel = pinned.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap();
-    let image = format!("rust:{}-alpine", channel.trim_matches('"'));
+    let image = format!("rust:{}-bookworm", channel.trim_matches('"'));
     assert!(instructions().iter().any(|line| line.contains(&image)), "no FROM {image}");
 }
 

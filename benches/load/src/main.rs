@@ -49,7 +49,7 @@ struct Arguments {
     /// Where the programs are.
     #[arg(long, default_value = "target")]
     builds: PathBuf,
-    /// Another devgrant than the release build there.
+    /// Another devgrant than that of the image, which is in `load` there.
     #[arg(long)]
     devgrant: Option<PathBuf>,
     /// Where result.json, table.txt, table.md and picture.svg go.
@@ -123,7 +123,7 @@ impl Bench {
     fn programs(&self) -> Programs {
         let builds = self.arguments.builds.clone();
         let devgrant = self.arguments.devgrant.clone();
-        Programs { devgrant: devgrant.unwrap_or_else(|| builds.join("release/devgrant")), builds }
+        Programs { devgrant: devgrant.unwrap_or_else(|| builds.join("load/devgrant")), builds }
     }
 
     fn kinds(&self) -> Vec<Kind> {
