@@ -331,10 +331,7 @@ fn no_such_variable(name: &str) -> String {
     let own_parts: Vec<String> = variables.iter().map(|variable| own(variable)).collect();
     match spelling::nearest(&own(name), own_parts.iter().map(String::as_str)) {
         Some(part) => format!("no such key; did you mean {VARIABLE_PREFIX}{part}?"),
-        None => {
-            let variables = variables.join(", ");
-            format!("no such key; the variables are {FILE_VARIABLE}, {variables}")
-        }
+        None => format!("no such key; the variables are {FILE_VARIABLE}, {}", variables.join(", ")),
     }
 }
 

@@ -1,5 +1,7 @@
 //! However the text of a review is written, it says the same.
 
+use std::fmt::Write as _;
+
 use devgrant::decision::{Review, admit};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -42,6 +44,10 @@ fn spelled(value: &Value) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
-    format!("\"{units}\"")
+    let mut spelled = String::from("\"");
+    for unit in text.encode_utf16() {
+        let _ = write!(spelled, "\\u{unit:04x}");
+    }
+    spelled.push('"');
+    spelled
 }
