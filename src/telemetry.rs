@@ -122,10 +122,30 @@ pub fn shown(text: &str) -> String {
 const MAX_CHARS: usize = 512;
 
 /// Whether a character shows as itself: no control character, no line or paragraph separator, none
-/// that changes the direction of what follows, no zero-width one.
+/// that changes the direction of what follows, none that takes no room (Unicode's `Bidi_Control` and
+/// `Default_Ignorable_Code_Point`).
 fn visible(char: char) -> bool {
     !char.is_control()
-        && !matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        && !matches!(
+            char,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fff8}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 #[cfg(test)]
@@ -139,6 +159,7 @@ mod tests {
             ("a\nlevel=error b", "a\u{fffd}level=error b"),
             ("\u{1b}[2J", "\u{fffd}[2J"),
             ("\u{202e}evil", "\u{fffd}evil"),
+            ("\u{61c}\u{ad}\u{3164}\u{e0001}", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
             ("größe", "größe"),
         ] {
             assert_eq!(super::shown(text), shown);

@@ -21,7 +21,7 @@ use support::server::{metrics, namespaces, policies};
 const MEBIBYTES: usize = 144;
 /// As many at once, of each body.
 const AT_ONCE: usize = 16;
-/// As many commas as are read in all, less those of the review itself.
+/// As many parts as are read in all, less those of the review itself.
 const PARTS: usize = 49_900;
 
 /// The most that this process has ever had, in MiB.
@@ -33,10 +33,14 @@ fn peak() -> usize {
 
 /// A pod that asks for `fuse`, with something in its metadata and its spec.
 fn review(metadata: &str, spec: &str) -> Bytes {
+    asking("fuse", "true", metadata, spec)
+}
+
+fn asking(device: &str, value: &str, metadata: &str, spec: &str) -> Bytes {
     format!(
         r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u",
         "kind":{{"group":"","version":"v1","kind":"Pod"}},"operation":"CREATE","namespace":"team",
-        "object":{{"metadata":{{"annotations":{{"devices.example/fuse":"true"}}{metadata}}},"spec":{{{spec}}}}}}}}}"#
+        "object":{{"metadata":{{"annotations":{{"devices.example/{device}":"{value}"}}{metadata}}},"spec":{{{spec}}}}}}}}}"#
     )
     .into()
 }
@@ -52,10 +56,27 @@ fn entries(count: usize, value: &str) -> String {
 /// The path that it is sent to, and the body.
 fn bodies() -> Vec<(&'static str, &'static str, Bytes)> {
     let of_pod = |field: &str, item: &str| {
-        review("", &format!(r#""containers":[{{"name":"a"}}],"{field}":[{}]"#, list(PARTS, item)))
+        review(
+            "",
+            &format!(r#""containers":[{{"name":"a"}}],"{field}":[{}]"#, list(PARTS / 2, item)),
+        )
     };
     let of_container = |field: &str, item: &str| {
-        review("", &format!(r#""containers":[{{"name":"a","{field}":[{}]}}]"#, list(PARTS, item)))
+        review(
+            "",
+            &format!(r#""containers":[{{"name":"a","{field}":[{}]}}]"#, list(PARTS / 2, item)),
+        )
+    };
+    // Policies of GPUs require things of nodes, and so look at the pod's own requirements.
+    let of_term = |term: &str| {
+        let terms = format!(
+            r#""affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":[{term}]}}}}}}"#
+        );
+        asking("gpu", "a100", "", &format!(r#"{terms},"containers":[{{"name":"a"}}]"#))
+    };
+    let nested = |open: &str, close: &str, most: usize| {
+        let one = format!("{}1{}", open.repeat(100), close.repeat(100));
+        of_term(&format!(r#"{{"matchExpressions":[{{"values":[{}]}}]}}"#, list(most / 101, &one)))
     };
     let limits = format!(r#""resources":{{"limits":{{{}}}}}"#, entries(PARTS, "1"));
     vec![
@@ -80,6 +101,11 @@ fn bodies() -> Vec<(&'static str, &'static str, Bytes)> {
             "/validate",
             review("", &format!(r#""nodeSelector":{{{}}}"#, entries(PARTS, r#""""#))),
         ),
+        ("requirements of fields", "/mutate", of_term(&list(PARTS / 3, r#"{"matchFields":[]}"#))),
+        ("terms", "/mutate", of_term(&list(PARTS / 4, r#"{"matchFields":[1]}"#))),
+        ("nested lists", "/mutate", nested("[", "]", PARTS)),
+        ("nested objects", "/mutate", nested(r#"{"a":"#, "}", PARTS)),
+        ("too many nested lists", "/mutate", nested("[", "]", 3_000_000)),
         ("env, advised", "/advise", of_container("env", "{}")),
     ]
 }

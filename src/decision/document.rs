@@ -172,7 +172,7 @@ pub(super) fn object<'de, D: Deserializer<'de>>(
 }
 
 const OBJECT: Opened = Opened::Keys(&[
-    ("metadata", Opened::Itself),
+    ("metadata", Opened::Keys(&[("annotations", Opened::Itself)])),
     ("spec", Opened::Keys(&[("containers", Opened::Items), ("initContainers", Opened::Items)])),
 ]);
 

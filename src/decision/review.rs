@@ -18,8 +18,8 @@ pub const API_VERSION: &str = "admission.k8s.io/v1";
 /// The kind of the reviews that are read and written.
 pub const KIND: &str = "AdmissionReview";
 
-/// The most commas of a review. Of fifty containers it has some 5,000.
-const MOST_COMMAS: usize = 50_000;
+/// The most parts of a review. Of fifty containers it has some 10,000.
+const MOST_PARTS: usize = 50_000;
 
 /// A review that can be answered: it has a uid. What it is about stays untyped.
 #[derive(Debug)]
@@ -83,7 +83,9 @@ pub enum Unanswerable {
     #[error("`request` is missing; send a review as the API server does, with `request.uid`")]
     NoRequest,
     /// There is more in it than is read.
-    #[error("the body has more than {MOST_COMMAS} commas, which no review of a pod has")]
+    #[error(
+        "the body has more than {MOST_PARTS} parts (commas, lists and objects), which no review of a pod has"
+    )]
     TooMuch,
     /// There is no uid, so no answer can be matched to the request.
     #[error("`request.uid` is missing or empty; the API server accepts no answer without it")]
@@ -106,8 +108,7 @@ impl<'a> Review<'a> {
 
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         let first = first.ok_or(Unanswerable::Empty)?;
-        // As many parts has what is read of it, and each may take fifty times what its text does.
-        if memchr::memchr_iter(b',', bytes).count() > MOST_COMMAS {
+        if has_too_many_parts(bytes) {
             return Err(Unanswerable::TooMuch);
         }
         // One check of the whole is cheaper than one of each text in it.
@@ -151,6 +152,30 @@ impl<'a> Review<'a> {
         let name = raw.and_then(|raw| serde_json::from_str::<Name<'a>>(raw.get()).ok());
         name.map(|name| name.0).unwrap_or_default()
     }
+}
+
+/// Whether there is more in a body than is read: what one part of it is read into may take a hundred times
+/// what its text does.
+fn has_too_many_parts(bytes: &[u8]) -> bool {
+    // Those in texts are no parts, and are told from others only where there are many.
+    let marks = [b',', b'[', b'{'].map(|mark| memchr::memchr_iter(mark, bytes).count());
+    if marks.iter().sum::<usize>() <= MOST_PARTS {
+        return false;
+    }
+    let (mut parts, mut in_text, mut escaped) = (0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => parts += 1,
+            _ => {}
+        }
+        if parts > MOST_PARTS {
+            return true;
+        }
+    }
+    false
 }
 
 /// A text that borrows where it has no escapes.
@@ -233,8 +258,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_answered_says_why() {
-        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        let many = format!("[{}1]", "1,".repeat(MOST_COMMAS + 1));
+        let deep = format!("{}1{}", "[".repeat(40_000), "]".repeat(40_000));
+        let many = format!("[{}1]", "1,".repeat(MOST_PARTS + 1));
+        let nested = format!("[{}]", "[[[]]]".repeat(MOST_PARTS));
+        let objects = format!("[{}]", "{}".repeat(MOST_PARTS));
+        let text = format!(r#"["\"{}"]"#, "[,{\\\"".repeat(MOST_PARTS));
         let containers = format!(
             r#"{{"request":{{"object":{{"spec":{{"containers":[{}{{}}]}}}}}}}}"#,
             "{},".repeat(5_000)
@@ -276,7 +304,10 @@ mod tests {
                 "`request.uid` is missing or empty",
             ),
             (bomb.as_str(), "the body is no AdmissionReview"),
-            (many.as_str(), "the body has more than 50000 commas"),
+            (many.as_str(), "the body has more than 50000 parts"),
+            (nested.as_str(), "the body has more than 50000 parts"),
+            (objects.as_str(), "the body has more than 50000 parts"),
+            (text.as_str(), "the body is no AdmissionReview"),
             (containers.as_str(), "no AdmissionReview: more than 5000 containers in one list"),
         ] {
             let error = Review::decode(body.as_bytes()).unwrap_err().to_string();

@@ -99,6 +99,11 @@ impl<'a> Draft<'a> {
     }
 
     /// The operations so far.
+    pub fn operations(&self) -> &[PatchOperation] {
+        &self.operations
+    }
+
+    /// All operations.
     pub fn into_operations(self) -> Vec<PatchOperation> {
         self.operations
     }

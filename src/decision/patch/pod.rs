@@ -1,12 +1,13 @@
 //! Grants to the pod.
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
 use super::draft::{Draft, DraftError, Path};
 use crate::decision::path::same_path;
-use crate::decision::plan::{ContainerGrant, Plan, PodGrant};
-use crate::decision::pod::{Spec, Toleration as OwnToleration, VolumeMount};
+use crate::decision::plan::{ContainerGrant, MOST, Plan, PodGrant};
+use crate::decision::pod::{Spec, Text, Toleration as OwnToleration, VolumeMount};
 use crate::decision::policy::schema::{
     NodeRequirement, TaintEffect, Toleration, TolerationOperator,
 };
@@ -144,8 +145,8 @@ fn node_affinity(
         "requiredDuringSchedulingIgnoredDuringExecution",
         "nodeSelectorTerms",
     ]);
-    let affinity: Affinity = match spec.affinity {
-        Some(raw) => serde_json::from_str::<Option<Affinity>>(raw.get())
+    let affinity: Affinity<'_> = match spec.affinity {
+        Some(raw) => serde_json::from_str::<Option<Affinity<'_>>>(raw.get())
             .map_err(|error| DraftError::Unreadable {
                 path: "/spec/affinity".to_owned(),
                 cause: Mismatch::of(&error),
@@ -159,10 +160,14 @@ fn node_affinity(
         return draft.set(&terms_path, json!([{ "matchExpressions": all }]));
     }
     for (index, term) in terms.iter().enumerate().filter(|(_, term)| !term.is_empty()) {
+        // Nothing of such a patch is ever sent, so that the rest is not worth making.
+        if draft.operations().len() > MOST {
+            return Ok(());
+        }
         let own = term.match_expressions.as_deref().unwrap_or_default();
         for requirement in requirements {
             let wanted = plain(requirement);
-            if !own.iter().any(|own| is_same_requirement(own, &wanted)) {
+            if !own.iter().any(|own| own.is(&wanted)) {
                 draft.append(&terms_path.index(index).key("matchExpressions"), wanted)?;
             }
         }
@@ -172,31 +177,47 @@ fn node_affinity(
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Affinity {
-    node_affinity: Option<NodeAffinity>,
+struct Affinity<'a> {
+    #[serde(borrow)]
+    node_affinity: Option<NodeAffinity<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct NodeAffinity {
-    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+struct NodeAffinity<'a> {
+    #[serde(borrow)]
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct NodeSelector {
-    node_selector_terms: Option<Vec<Term>>,
+struct NodeSelector<'a> {
+    #[serde(borrow)]
+    node_selector_terms: Option<Vec<Term<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Term {
-    match_expressions: Option<Vec<Map<String, Value>>>,
-    match_fields: Option<Vec<Value>>,
+struct Term<'a> {
+    #[serde(borrow)]
+    match_expressions: Option<Vec<OwnRequirement<'a>>>,
+    match_fields: Option<Vec<IgnoredAny>>,
 }
 
-impl Affinity {
-    fn terms(self) -> Vec<Term> {
+/// A requirement of the pod's own. Whatever else stands in it is none of ours.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OwnRequirement<'a> {
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+    #[serde(borrow)]
+    operator: Option<Text<'a>>,
+    #[serde(borrow)]
+    values: Option<Vec<Text<'a>>>,
+}
+
+impl<'a> Affinity<'a> {
+    fn terms(self) -> Vec<Term<'a>> {
         let required = self
             .node_affinity
             .and_then(|node| node.required_during_scheduling_ignored_during_execution);
@@ -204,26 +225,26 @@ impl Affinity {
     }
 }
 
-impl Term {
+impl Term<'_> {
     fn is_empty(&self) -> bool {
         self.match_expressions.as_ref().is_none_or(Vec::is_empty)
             && self.match_fields.as_ref().is_none_or(Vec::is_empty)
     }
 }
 
-fn is_same_requirement(own: &Map<String, Value>, wanted: &Value) -> bool {
-    let of = |key: &str| (own.get(key), wanted.get(key));
-    let same = |(own, wanted): (Option<&Value>, Option<&Value>)| own == wanted;
-    let values = |value: Option<&Value>| {
-        let mut values: Vec<String> = value
-            .and_then(Value::as_array)
-            .map(|values| values.iter().map(Value::to_string).collect())
-            .unwrap_or_default();
+impl OwnRequirement<'_> {
+    fn is(&self, wanted: &Value) -> bool {
+        let text = |key: &str| wanted.get(key).and_then(Value::as_str);
+        let wanted_values = wanted.get("values").and_then(Value::as_array);
+        let mut wanted_values: Vec<&str> =
+            wanted_values.into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> = self.values.iter().flatten().map(Text::as_str).collect();
+        wanted_values.sort_unstable();
         values.sort_unstable();
-        values
-    };
-    let (own_values, wanted_values) = of("values");
-    same(of("key")) && same(of("operator")) && values(own_values) == values(wanted_values)
+        self.key.as_ref().map(Text::as_str) == text("key")
+            && self.operator.as_ref().map(Text::as_str) == text("operator")
+            && values == wanted_values
+    }
 }
 
 /// A part of a policy as the JSON that Kubernetes reads: the schema spells it the same.
