@@ -618,7 +618,8 @@ So the Secret `devgrant-authority` comes with the installation, empty, and the s
 used for `caBundle` alone, and would let whoever holds the token widen the rules to every resource of the cluster and
 send the reviews elsewhere. That is as good as cluster-admin. No webhook can forbid it, since none is asked about
 webhook configurations; a ValidatingAdmissionPolicy is asked. [One](../deploy/ca-bundle-alone.yaml) holds the server to
-`caBundle`, and is not part of the installation: `kubectl apply --server-side -f deploy/ca-bundle-alone.yaml`. Or have
+`caBundle`, and is not part of the installation: `kubectl apply --server-side -f deploy/ca-bundle-alone.yaml`. A stolen
+token can still write a `caBundle` that nobody can be reached by, and so stop every pod that asks. Or have
 cert-manager keep the certificate and the `caBundle` (`--cert-manager`): then the server may read the two
 configurations, and write neither.
 
