@@ -132,7 +132,8 @@ impl<'a> Draft<'a> {
             return Err(missing());
         };
         let new = Document::New(value.clone());
-        match entries.iter_mut().find(|(name, _)| name == key.as_ref()) {
+        // A key that has a value was found above.
+        match entries.iter_mut().find(|(name, value)| value.is_null() && name == key.as_ref()) {
             Some((_, null)) => *null = new,
             None => entries.push((key.to_string().into(), new)),
         }
