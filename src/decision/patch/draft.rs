@@ -13,6 +13,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 
 use crate::decision::document::Document;
+use crate::decision::pod::Text;
 use crate::decision::review::Mismatch;
 
 /// A JSON document and the operations that made it what it is.
@@ -219,12 +220,17 @@ fn open<'n, 'a>(
 fn child<'n, 'a>(node: &'n mut Document<'a>, step: &Step<'_>) -> Option<&'n mut Document<'a>> {
     let child = match (node, step) {
         (Document::Object(entries), Step::Key(key)) => {
-            entries.iter_mut().find(|(name, _)| name == key.as_ref()).map(|(_, node)| node)
+            entries.iter_mut().find(|(name, _)| is(name, key)).map(|(_, node)| node)
         }
         (Document::List(items), Step::Index(index)) => items.get_mut(*index),
         _ => None,
     };
     child.filter(|child| !child.is_null())
+}
+
+/// Whether a name is a key. Those of one map often begin alike and end otherwise, and there may be thousands.
+fn is(name: &Text<'_>, key: &str) -> bool {
+    name.as_str().as_bytes().last() == key.as_bytes().last() && name == key
 }
 
 /// A value inside of the objects that the keys make; `None` if the keys are not all keys.
