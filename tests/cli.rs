@@ -9,36 +9,19 @@
 )]
 
 use std::io::Read;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
 
-/// What a run of the command gave.
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn command() -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the terminal of whoever runs the tests.
-    command.env_clear();
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli"));
-    command
-}
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 fn run_with(arguments: &[&str], stdin: &str, environment: &[(&str, &str)]) -> Ran {
-    let mut command = Command::from_std(command());
-    command.args(arguments).envs(environment.iter().copied()).write_stdin(stdin);
-    let output = command.output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    let mut command = program();
+    command.current_dir(folder()).args(arguments).envs(environment.iter().copied());
+    Ran::of(command.write_stdin(stdin))
 }
 
 fn run(arguments: &[&str]) -> Ran {
@@ -63,6 +46,10 @@ fn fails(arguments: &[&str], stdin: &str, environment: &[(&str, &str)], words: &
     for word in words {
         assert!(ran.stderr.contains(word), "{arguments:?}: {}\nshould say: {word}", ran.stderr);
     }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli")
 }
 
 fn json(text: &str) -> Value {
@@ -217,14 +204,10 @@ mod patch {
 
     #[test]
     fn bytes_that_are_no_text_are_said() {
-        let mut command = Command::from_std(command());
-        let output = command
-            .args(["patch", "-f", "-"])
-            .write_stdin(b"\xff\xfe".as_slice())
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("<stdin> is not UTF-8 text"));
+        let bytes = b"\xff\xfe".as_slice();
+        let ran = Ran::of(program().args(["patch", "-f", "-"]).write_stdin(bytes));
+        assert_eq!(ran.status, 2);
+        assert!(ran.stderr.contains("<stdin> is not UTF-8 text"), "{}", ran.stderr);
     }
 
     #[test]
@@ -503,9 +486,7 @@ mod usage {
     fn completions_parse_in_bash() {
         // Elsewhere than under `cargo test` on a machine without bash this proves nothing, so it is
         // said in the output and not failed.
-        let Ok(mut bash) =
-            std::process::Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn()
-        else {
+        let Ok(mut bash) = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn() else {
             eprintln!("no bash here");
             return;
         };
@@ -541,7 +522,8 @@ mod usage {
         for arguments in
             [&["completions", "bash"][..], &["policy", "schema"], &["--help"], &["man"]]
         {
-            let mut child = command()
+            let mut child = Command::new(env!("CARGO_BIN_EXE_devgrant"))
+                .env_clear()
                 .args(arguments)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

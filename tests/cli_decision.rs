@@ -7,25 +7,17 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
 
-/// Exit status, stdout, stderr.
-fn run(arguments: &[&str], stdin: &str) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    command.env_clear();
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
+
+/// Runs with the policies of `tests/cli`.
+fn run(arguments: &[&str], stdin: &str) -> Ran {
+    let mut command = program();
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli"));
-    let output = command
-        .args(arguments)
-        .args(["--policies", "policies"])
-        .write_stdin(stdin)
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
+    Ran::of(command.args(arguments).args(["--policies", "policies"]).write_stdin(stdin))
 }
 
 fn json(text: &str) -> Value {
@@ -42,7 +34,7 @@ const ASKS: &str = r#"{devices.example/fuse: "true"}"#;
 
 #[test]
 fn a_bare_pod_gets_the_resource_twice_and_the_capability() {
-    let (status, stdout, stderr) = run(&["patch", "-f", "-", "-o", "json"], &pod(ASKS));
+    let Ran { status, stdout, stderr } = run(&["patch", "-f", "-", "-o", "json"], &pod(ASKS));
     assert_eq!(status, 0, "{stderr}");
     let container = &json(&stdout)["spec"]["containers"][0];
     let amount = json!({"smarter-devices/fuse": "1"});
@@ -59,7 +51,8 @@ fn a_template_gets_it_at_its_place() {
             "spec": {"containers": [{"name": "main", "image": "x"}]},
         }},
     });
-    let (status, stdout, stderr) = run(&["patch", "-f", "-", "-o", "patch"], &workload.to_string());
+    let Ran { status, stdout, stderr } =
+        run(&["patch", "-f", "-", "-o", "patch"], &workload.to_string());
     assert_eq!(status, 0, "{stderr}");
     let patch: json_patch::Patch = serde_json::from_str(&stdout).unwrap();
     assert!(
@@ -75,28 +68,28 @@ fn a_template_gets_it_at_its_place() {
 
 #[test]
 fn the_difference_is_drawn() {
-    let (status, stdout, stderr) = run(&["patch", "-f", "-"], &pod(ASKS));
+    let Ran { status, stdout, stderr } = run(&["patch", "-f", "-"], &pod(ASKS));
     assert_eq!(status, 0, "{stderr}");
     assert!(
         stdout.starts_with("--- <stdin> (document 1, Pod/p)\n+++ <stdin> (document 1, Pod/p)\n@@ "),
         "{stdout}"
     );
     assert!(stdout.contains("\n+        smarter-devices/fuse: \"1\"\n"), "{stdout}");
-    let (_, colour, _) = run(&["patch", "-f", "-", "--color", "always"], &pod(ASKS));
+    let colour = run(&["patch", "-f", "-", "--color", "always"], &pod(ASKS)).stdout;
     assert!(colour.contains("\u{1b}[32m+"), "{colour}");
 }
 
 #[test]
 fn what_came_out_needs_nothing_more() {
-    let (_, patched, _) = run(&["patch", "-f", "-", "-o", "yaml"], &pod(ASKS));
-    let (status, again, stderr) = run(&["patch", "-f", "-", "-o", "patch"], &patched);
+    let patched = run(&["patch", "-f", "-", "-o", "yaml"], &pod(ASKS)).stdout;
+    let Ran { status, stdout: again, stderr } = run(&["patch", "-f", "-", "-o", "patch"], &patched);
     assert_eq!((status, json(&again)), (0, json!([])), "{stderr}");
 }
 
 #[test]
 fn a_refusal_is_said_and_the_others_come_out() {
     let stdin = format!("{}---\n{}", pod(r#"{devices.example/fuse: "moutn"}"#), pod(ASKS));
-    let (status, stdout, stderr) = run(&["patch", "-f", "-", "-o", "json"], &stdin);
+    let Ran { status, stdout, stderr } = run(&["patch", "-f", "-", "-o", "json"], &stdin);
     assert_eq!(status, 1, "{stderr}");
     assert!(stderr.contains("Error: Pod/p: "), "{stderr}");
     assert!(stderr.contains("mount"), "the nearest spelling: {stderr}");
@@ -123,7 +116,7 @@ fn list() -> String {
 
 #[test]
 fn a_refused_item_does_not_take_the_list_with_it() {
-    let (status, stdout, stderr) = run(&["patch", "-f", "-", "-o", "json"], &list());
+    let Ran { status, stdout, stderr } = run(&["patch", "-f", "-", "-o", "json"], &list());
     assert_eq!(status, 1);
     for title in ["Error: Cluster/half (/items/0/spec/worker): ", "Error: Pod/bad (/items/1): "] {
         assert!(stderr.contains(title), "{stderr}");
@@ -132,18 +125,18 @@ fn a_refused_item_does_not_take_the_list_with_it() {
     assert_eq!(came_out["items"].as_array().map(Vec::len), Some(1), "{stdout}");
     assert_eq!(came_out["items"][0]["metadata"]["name"], "good");
     assert!(came_out["items"][0].pointer("/spec/containers/0/resources/limits").is_some());
-    let (_, yaml, _) = run(&["patch", "-f", "-", "-o", "yaml"], &list());
+    let yaml = run(&["patch", "-f", "-", "-o", "yaml"], &list()).stdout;
     assert_eq!(serde_saphyr::from_str::<Value>(&yaml).unwrap(), came_out);
 
     // The patch and the difference fit the file, where the refused items still are.
-    let (status, stdout, _) = run(&["patch", "-f", "-", "-o", "patch"], &list());
+    let Ran { status, stdout, .. } = run(&["patch", "-f", "-", "-o", "patch"], &list());
     assert_eq!(status, 1);
     let patch: json_patch::Patch = serde_json::from_str(&stdout).unwrap();
     let mut patched = json(&list());
     json_patch::patch(&mut patched, &patch.0).unwrap();
     assert_eq!(patched["items"][2], came_out["items"][0]);
     assert_eq!(patched["items"][0], json(&list())["items"][0], "nothing of half an item");
-    let (_, difference, _) = run(&["patch", "-f", "-"], &list());
+    let difference = run(&["patch", "-f", "-"], &list()).stdout;
     assert!(difference.contains("\n+          smarter-devices/fuse: \"1\"\n"), "{difference}");
     assert!(!difference.lines().skip(2).any(|line| line.starts_with('-')), "{difference}");
 }
@@ -151,7 +144,7 @@ fn a_refused_item_does_not_take_the_list_with_it() {
 #[test]
 fn a_list_of_refused_items_does_not_come_out() {
     let bad = list().replace("\"true\"", "\"moutn\"");
-    let (status, stdout, _) = run(&["patch", "-f", "-", "-o", "json"], &bad);
+    let Ran { status, stdout, .. } = run(&["patch", "-f", "-", "-o", "json"], &bad);
     assert_eq!((status, stdout.as_str()), (1, ""));
 }
 
@@ -162,10 +155,10 @@ fn every_namespace_has_the_label_of_its_name() {
     let rule = "spec:\n  allow:\n  - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: data } }\n";
     std::fs::write(folder.path().join("fuse.yaml"), policy.replace("spec:\n", rule)).unwrap();
     for (namespace, expected) in [("data", 0), ("other", 1)] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-        command.env_clear().args(["patch", "-f", "-", "--namespace", namespace, "--policies"]);
-        let output = command.arg(folder.path()).write_stdin(pod(ASKS)).output().unwrap();
-        assert_eq!(output.status.code(), Some(expected), "{output:?}");
+        let mut command = program();
+        command.args(["patch", "-f", "-", "--namespace", namespace, "--policies"]);
+        let ran = Ran::of(command.arg(folder.path()).write_stdin(pod(ASKS)));
+        assert_eq!(ran.status, expected, "{}{}", ran.stdout, ran.stderr);
     }
 }
 
@@ -202,13 +195,13 @@ fn an_ask_where_nobody_looks_is_said() {
         ),
     ] {
         for verb in ["patch", "explain"] {
-            let (status, _, stderr) = run(&[verb, "-f", "-"], &manifest);
+            let Ran { status, stderr, .. } = run(&[verb, "-f", "-"], &manifest);
             assert_eq!(status, 0, "{stderr}");
             assert!(stderr.contains(sentence), "{manifest}: {stderr}\nshould say: {sentence}");
         }
     }
-    let (_, _, stderr) =
-        run(&["patch", "-f", "-"], &workload("", &format!(", annotations: {fuse}")));
+    let stderr =
+        run(&["patch", "-f", "-"], &workload("", &format!(", annotations: {fuse}"))).stderr;
     for wrong in ["does nothing here", "is a label"] {
         assert!(!stderr.contains(wrong), "it is where it belongs: {stderr}");
     }
@@ -228,7 +221,7 @@ spec:
     containerSet: { containers: [{ name: x, image: x }] }
   - { name: c, resource: { action: get } }
 ";
-    let (status, _, stderr) = run(&["patch", "-f", "-"], workflow);
+    let Ran { status, stderr, .. } = run(&["patch", "-f", "-"], workflow);
     assert_eq!(status, 0, "{stderr}");
     let warnings = stderr.lines().filter(|line| line.starts_with("Warning: "));
     assert_eq!(
@@ -243,7 +236,7 @@ spec:
 fn explain_shows_what_is_asked_and_by_whom_in_any_case() {
     let explain = |namespace: &str, annotations: &str| {
         let arguments = ["explain", "-f", "-", "-o", "json", "--namespace", namespace];
-        let (status, stdout, stderr) = run(&arguments, &pod(annotations));
+        let Ran { status, stdout, stderr } = run(&arguments, &pod(annotations));
         assert_eq!(status, 0, "{stderr}");
         json(&stdout)[0].clone()
     };
@@ -262,9 +255,9 @@ fn explain_shows_what_is_asked_and_by_whom_in_any_case() {
     assert_eq!(silent["request"]["containers"], json!(["main"]));
 
     let arguments = ["explain", "-f", "-", "--namespace", "kube-system"];
-    let (_, text, _) = run(&arguments, &pod(ASKS));
+    let text = run(&arguments, &pod(ASKS)).stdout;
     assert!(text.contains("namespace kube-system (never touched)\n"), "{text}");
-    let (_, text, _) = run(&["explain", "-f", "-"], &pod(ASKS));
+    let text = run(&["explain", "-f", "-"], &pod(ASKS)).stdout;
     assert!(
         text.contains("  patch      (paths begin at the pod)\n             add /spec"),
         "{text}"
@@ -277,10 +270,9 @@ fn explain_shows_the_plan_of_a_policy_in_shadow() {
     let policy = std::fs::read_to_string("tests/cli/policies/fuse.yaml").unwrap();
     let shadow = policy.replace("spec:\n", "spec:\n  enforcement: Shadow\n");
     std::fs::write(folder.path().join("fuse.yaml"), shadow).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    command.env_clear().args(["explain", "-f", "-", "--policies"]);
-    let output = command.arg(folder.path()).write_stdin(pod(ASKS)).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let mut command = program();
+    command.args(["explain", "-f", "-", "--policies"]);
+    let text = Ran::of(command.arg(folder.path()).write_stdin(pod(ASKS))).stdout;
     assert!(
         text.contains(
             "plan       in shadow, not granted: container main: resource smarter-devices/fuse: 1\n"
@@ -303,13 +295,13 @@ fn the_difference_of_a_review_is_of_its_pod() {
             }),
         },
     });
-    let (_, stdout, _) = run(&["patch", "-f", "-"], &review.to_string());
+    let stdout = run(&["patch", "-f", "-"], &review.to_string()).stdout;
     assert!(stdout.starts_with("--- <stdin> (document 1, AdmissionReview/p)\n"), "{stdout}");
 }
 
 #[test]
 fn a_namespace_that_has_not_opted_in_changes_nothing() {
-    let (status, stdout, stderr) =
+    let Ran { status, stdout, stderr } =
         run(&["patch", "-f", "-", "-o", "patch", "--namespace-labels", "team=data"], &pod(ASKS));
     assert_eq!((status, json(&stdout)), (0, json!([])), "{stderr}");
     assert!(stderr.contains("Warning: Pod/p: "), "{stderr}");
@@ -318,7 +310,7 @@ fn a_namespace_that_has_not_opted_in_changes_nothing() {
 #[test]
 fn a_warning_names_the_pod() {
     let two = pod(ASKS) + "  - name: second\n    image: x\n";
-    let (status, _, stderr) = run(&["patch", "-f", "-"], &two);
+    let Ran { status, stderr, .. } = run(&["patch", "-f", "-"], &two);
     assert_eq!(status, 0);
     assert!(stderr.contains("Warning: Pod/p: ") && stderr.contains("main"), "{stderr}");
 }
@@ -338,7 +330,7 @@ fn admit_refuses_with_the_bytes_of_the_answer() {
             },
         },
     });
-    let (status, stdout, stderr) = run(&["admit", "-f", "-"], &review.to_string());
+    let Ran { status, stdout, stderr } = run(&["admit", "-f", "-"], &review.to_string());
     assert_eq!((status, stderr.as_str()), (1, ""));
     let response = &json(&stdout)["response"];
     assert_eq!((&response["uid"], &response["allowed"]), (&json!("u"), &json!(false)));
@@ -357,7 +349,7 @@ spec:
     container: { image: x }
     sidecars: [{ name: side, image: x }]
 ";
-    let (status, stdout, stderr) = run(&["patch", "-f", "-", "-o", "json"], workflow);
+    let Ran { status, stdout, stderr } = run(&["patch", "-f", "-", "-o", "json"], workflow);
     assert_eq!(status, 0, "{stderr}");
     let template = &json(&stdout)["spec"]["templates"][0];
     assert_eq!(template["container"]["resources"]["limits"], json!({"smarter-devices/fuse": "1"}));

@@ -1,33 +1,16 @@
 //! `devgrant explain DG001` as a person runs it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests are outside of what allow-unwrap-in-tests covers"
-)]
-
-use assert_cmd::Command;
 use devgrant::cli::words::words;
 use devgrant::decision::finding::entries;
 use devgrant::decision::plan::meaning::meanings;
 use serde_json::Value;
 
-/// What a run of the command gave.
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 fn explain(arguments: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the terminal of whoever runs the tests.
-    command.env_clear().arg("explain").args(arguments);
-    let output = command.output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(program().arg("explain").args(arguments))
 }
 
 /// Runs, and gives the results; nothing else may have been said.

@@ -11,6 +11,8 @@
 
 #[path = "dashboards/promql.rs"]
 mod promql;
+#[path = "support/ran.rs"]
+mod ran;
 #[path = "support/serving.rs"]
 mod serving;
 
@@ -18,12 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use devgrant::metrics::{Declared, Kind, Metrics, Values};
 use serde_json::Value;
 
 use promql::Query;
+use ran::{Ran, program};
 use serving::Serving;
 
 /// The metrics that are known only in a cluster.
@@ -297,12 +299,9 @@ fn declared() -> BTreeMap<String, Declared> {
 
 /// The rules that `devgrant manifests` prints.
 fn alerts() -> Vec<Value> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    command.args(["manifests", "--monitoring"]).env_remove("DEVGRANT_REFRESH_GOLDEN");
-    let output = command.output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let ran = Ran::of(program().args(["manifests", "--monitoring"]));
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&ran.stdout).unwrap();
     let rule = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
     rule["spec"]["groups"][0]["rules"].as_array().unwrap().clone()
 }

@@ -11,16 +11,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use devgrant::decision::finding::entries;
 use serde_json::{Value, json};
 
-/// What a run of the command gave.
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 /// A pod of which there is one error at `fuse`, one warning at `cdi`.
 const BAD: &str = "kind: Pod\nmetadata:\n  name: p\n  annotations:\n    cdi.k8s.io/a: b\nspec:\n  containers:\n  - name: c\n    volumeMounts:\n    - {name: v, mountPath: '/x:ro'}\n";
@@ -30,15 +26,7 @@ fn folder() -> PathBuf {
 }
 
 fn lint_in(folder: &Path, arguments: &[&str], stdin: &str) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the terminal of whoever runs the tests.
-    command.env_clear().current_dir(folder).arg("lint").args(arguments).write_stdin(stdin);
-    let output = command.output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(program().current_dir(folder).arg("lint").args(arguments).write_stdin(stdin))
 }
 
 fn lint(arguments: &[&str]) -> Ran {

@@ -12,29 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
-
-/// What a run of the command gave.
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn lint(folder: &Path, arguments: &[&str], stdin: &str) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the terminal of whoever runs the tests.
-    command.env_clear().current_dir(folder).arg("lint").args(arguments).write_stdin(stdin);
-    let output = command.output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(program().current_dir(folder).arg("lint").args(arguments).write_stdin(stdin))
 }
 
 /// The text of a file after `lint --fix`, and the run.

@@ -37,6 +37,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
+
 /// Stand for what a user of the chart sets; none of them is a name that Kubernetes takes, so that one
 /// that is left over is noticed.
 const CHART_NAMESPACE: &str = "chart-namespace";
@@ -336,7 +340,7 @@ fn who_reaches_the_server_is_as_wide_as_it_is_told() {
         let twice = ingress(&[flag, flag]);
         assert_eq!(twice.pointer(path).unwrap().as_array().unwrap().len(), 1, "{twice}");
         // Without the part that has the NetworkPolicy, it is said that the flag does nothing.
-        let said = |part: &str| String::from_utf8(devgrant(&[part, flag]).stderr).unwrap();
+        let said = |part: &str| devgrant(&[part, flag]).stderr;
         let (name, _) = flag.split_once('=').unwrap();
         let note = format!("flag {name} has no effect here");
         assert!(said("--only=guard").contains(&note), "{}", said("--only=guard"));
@@ -381,7 +385,7 @@ fn the_chart_takes_the_ranges_that_the_flag_takes() {
         "10.0.0.0/28,fd00::/64",
     ] {
         let flag = devgrant(&["--only=workload", &format!("--api-server-cidr={cidr}")]);
-        assert_eq!(judge.is_valid(&json!(cidr)), flag.status.success(), "{cidr}");
+        assert_eq!(judge.is_valid(&json!(cidr)), flag.status == 0, "{cidr}");
     }
 }
 
@@ -473,13 +477,13 @@ fn a_certificate_of_a_server_is_no_authority() {
     let bundle = certs.join("both.crt");
     let text = ["ca.crt", "tls.crt"].map(|file| fs::read_to_string(certs.join(file)).unwrap());
     fs::write(&bundle, text.concat()).unwrap();
-    let output = devgrant(&["--only=registration", &format!("--ca-bundle={}", bundle.display())]);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{stderr}");
+    let bundle = format!("--ca-bundle={}", bundle.display());
+    let Ran { status, stdout, stderr } = devgrant(&["--only=registration", &bundle]);
+    assert_eq!(status, 0, "{stderr}");
     let words = "both.crt: certificate 2 (CN=devgrant.devgrant-system.svc) is of no authority";
     assert!(stderr.contains(words), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(String::from_utf8(output.stdout).unwrap().contains("caBundle"));
+    assert!(stdout.contains("caBundle"), "{stdout}");
 }
 
 /// As `certs/README.md` says to do it; rustls is what serves such a pair.
@@ -561,11 +565,10 @@ fn what_cannot_be_printed_is_said() {
 
 #[track_caller]
 fn fails(flags: &[&str], words: &[&str]) {
-    let output = devgrant(flags);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{flags:?}: {stderr}");
+    let ran = devgrant(flags);
+    assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{flags:?}: {}", ran.stderr);
     for word in words {
-        assert!(stderr.contains(word), "{flags:?}: {stderr}\nshould say: {word}");
+        assert!(ran.stderr.contains(word), "{flags:?}: {}\nshould say: {word}", ran.stderr);
     }
 }
 
@@ -654,16 +657,13 @@ fn objects(flags: &[&str]) -> Vec<Value> {
 }
 
 fn printed(flags: &[&str]) -> String {
-    let output = devgrant(flags);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{flags:?}: {stderr}");
-    assert_eq!(stderr, "", "{flags:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let ran = devgrant(flags);
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{flags:?}");
+    ran.stdout
 }
 
-fn devgrant(flags: &[&str]) -> std::process::Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    command.env_clear().current_dir(root()).arg("manifests").args(flags).output().unwrap()
+fn devgrant(flags: &[&str]) -> Ran {
+    Ran::of(program().current_dir(root()).arg("manifests").args(flags))
 }
 
 fn root() -> PathBuf {

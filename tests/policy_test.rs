@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use devgrant::cli::policy::test::case;
 use serde_json::{Value, json};
+
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 /// The least number of cases of each shipped policy.
 const AT_LEAST: u64 = 5;
@@ -54,22 +57,8 @@ impl Folder {
     }
 }
 
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
 fn run(folder: &Path, flags: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the terminal of whoever runs the tests.
-    command.env_clear().current_dir(folder).args(["policy", "test"]).args(flags);
-    let output = command.output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(program().current_dir(folder).args(["policy", "test"]).args(flags))
 }
 
 /// One case about [`POD`], with this in `expect`.

@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use assert_cmd::Command;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,12 +22,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-/// What a run of the command gave.
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
+#[path = "support/ran.rs"]
+mod ran;
+use ran::{Ran, program};
 
 /// The least number of cases: a folder that got lost is noticed.
 const AT_LEAST: usize = 16;
@@ -39,18 +35,12 @@ fn folder() -> PathBuf {
 }
 
 fn scan_in(folder: &Path, arguments: &[&str], stdin: &str, kubeconfig: Option<&Path>) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    // Neither the settings nor the cluster of whoever runs the tests.
-    command.env_clear().env("HOME", folder).current_dir(folder);
+    let mut command = program();
+    command.env("HOME", folder).current_dir(folder);
     if let Some(kubeconfig) = kubeconfig {
         command.env("KUBECONFIG", kubeconfig);
     }
-    let output = command.arg("scan").args(arguments).write_stdin(stdin).output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(command.arg("scan").args(arguments).write_stdin(stdin))
 }
 
 fn scan(arguments: &[&str], stdin: &str) -> Ran {
@@ -159,10 +149,9 @@ fn the_annotations_of_a_report_do_what_it_says() {
     let report = report(PRIVILEGED, &[]);
     let mut pod: Value = serde_saphyr::from_str(PRIVILEGED).unwrap();
     pod["metadata"]["annotations"] = report["rows"][0]["annotations"].clone();
-    let mut patch = Command::new(env!("CARGO_BIN_EXE_devgrant"));
-    let patch = patch.env_clear().args(["patch", "-f", "-", "-o", "json"]);
-    let output = patch.write_stdin(pod.to_string()).output().unwrap();
-    let patched: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut patch = program();
+    let patch = patch.args(["patch", "-f", "-", "-o", "json"]).write_stdin(pod.to_string());
+    let patched: Value = serde_json::from_str(&Ran::of(patch).stdout).unwrap();
     let container = &patched["spec"]["containers"][0];
     assert_eq!(container["securityContext"].get("privileged"), None, "{patched}");
     assert_eq!(container["resources"]["limits"]["smarter-devices/fuse"], "1", "{patched}");

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 mod support {
     pub(crate) mod collector;
+    pub(crate) mod ran;
     pub(crate) mod serving;
 }
 use support::collector::{Arrived, Collector, TAKEN};
+use support::ran::{Ran, program};
 use support::serving::Serving;
 
 const REVIEW: &[u8] = include_bytes!("../examples/review.json");
@@ -188,11 +190,9 @@ fn a_setting_that_cannot_be_used_is_refused_at_the_start() {
         ),
         ("--traces-sample=2", "flag --traces-sample: `2` is no share; write a number from 0"),
     ] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devgrant"));
-        let output = command.args(["serve", "--standalone", flag]).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(words), "{said}");
+        let ran = Ran::of(program().args(["serve", "--standalone", flag]));
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
     }
 }
 

@@ -6,9 +6,6 @@
     reason = "a test that cannot go on says where and stops"
 )]
 
-#[path = "support/serving.rs"]
-mod serving;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -19,9 +16,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[path = "support/ran.rs"]
+mod ran;
+#[path = "support/serving.rs"]
+mod serving;
+use ran::{Ran, program};
 use serving::Serving;
-
-const DEVGRANT: &str = env!("CARGO_BIN_EXE_devgrant");
 
 fn reviews() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/admission-reviews");
@@ -57,24 +57,13 @@ fn the_server_and_admit_give_the_same_bytes() {
         let name = path.display();
         let (status, served) = serving.post("/mutate", "", &review);
         assert_eq!(status, 200, "{name}");
-        let mut admit = Command::new(DEVGRANT)
-            .args(["admit", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        admit.stdin.take().unwrap().write_all(&review).unwrap();
-        let output = admit.wait_with_output().unwrap();
-        assert_eq!(
-            String::from_utf8(served.clone()).unwrap(),
-            String::from_utf8(output.stdout).unwrap(),
-            "{name}"
-        );
+        let ran = Ran::of(program().args(["admit", "-f", "-"]).write_stdin(review.as_slice()));
+        assert_eq!(String::from_utf8(served.clone()).unwrap(), ran.stdout, "{name}");
         let answer: Value = serde_json::from_slice(&served).unwrap();
         let asked: Value = serde_json::from_slice(&review).unwrap();
         assert_eq!(answer["response"]["uid"], asked["request"]["uid"], "{name}");
         let allowed = answer["response"]["allowed"].as_bool().unwrap();
-        assert_eq!(output.status.code(), Some(i32::from(!allowed)), "{name}");
+        assert_eq!(ran.status, i32::from(!allowed), "{name}");
     }
     let (status, body) =
         serving.post("/mutate", "", br#"{"apiVersion":"admission.k8s.io/v1beta1"}"#);
@@ -128,27 +117,24 @@ fn what_stands_in_the_way_is_said_before_anything_serves() {
         (vec!["--names", "not a name"], vec!["not a name", "--names"]),
         (vec!["--listen", "0.0.0.0:0"], vec!["flag --listen: 0.0.0.0:0", "--namespace-labels"]),
     ] {
-        let mut command = assert_cmd::Command::new(DEVGRANT);
+        let mut command = program();
         // One that serves after all does not hold up the tests.
         command.timeout(Duration::from_mins(1));
         command.args(["serve", "--standalone", "--health", "127.0.0.1:0"]);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        let output = command.args(&arguments).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        let Ran { status, stderr, .. } = Ran::of(command.args(&arguments));
+        assert_eq!(status, 2, "{arguments:?}: {stderr}");
         for sentence in sentences {
             assert!(stderr.contains(sentence), "{arguments:?}: {stderr}");
         }
         assert!(!stderr.contains("panic"), "{stderr}");
     }
     let nowhere = folder.path().join("nowhere");
-    let mut without_cluster = Command::new(DEVGRANT);
-    without_cluster.arg("serve").env("KUBECONFIG", &nowhere);
-    let without_cluster = without_cluster.env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
-    assert_eq!(without_cluster.status.code(), Some(2));
-    let stderr = String::from_utf8(without_cluster.stderr).unwrap();
+    let without_cluster = Ran::of(program().arg("serve").env("KUBECONFIG", &nowhere));
+    assert_eq!(without_cluster.status, 2);
+    let stderr = without_cluster.stderr;
     for sentence in ["no cluster is known", nowhere.to_str().unwrap(), "--standalone"] {
         assert!(stderr.contains(sentence), "{stderr}");
     }
@@ -169,7 +155,7 @@ fn without_an_answer_of_the_api_server_it_lives_and_says_why_it_is_not_ready() {
         "current-context": "c",
     });
     fs::write(&kubeconfig, cluster.to_string()).unwrap();
-    let mut child = Command::new(DEVGRANT)
+    let mut child = Command::new(env!("CARGO_BIN_EXE_devgrant"))
         .args(["serve", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0"])
         .args(["--shutdown-delay", "0s"])
         .env("KUBECONFIG", &kubeconfig)
