@@ -1,6 +1,6 @@
 //! The reviews that an API server would send for the pods of manifests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -173,10 +173,27 @@ pub(super) fn review(pod: &Value, namespace: &str, assumed: &Assumed) -> Value {
     workload::review(&pod, namespace, assumed.user.as_deref())
 }
 
+/// Puts annotations into a pod, and makes the mappings that they stand in; `None` if something else is in
+/// the place of one.
+pub(super) fn annotate(pod: &mut Value, annotations: &BTreeMap<String, String>) -> Option<()> {
+    if annotations.is_empty() {
+        return Some(());
+    }
+    let mut value = pod;
+    for key in ["metadata", "annotations"] {
+        value = value.as_object_mut()?.entry(key).or_insert(Value::Null);
+        if value.is_null() {
+            *value = json!({});
+        }
+    }
+    let own = value.as_object_mut()?;
+    own.extend(annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn ask(text: &str, assumed: &Assumed) -> Vec<Value> {
         let folder = tempfile::tempdir().unwrap();

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::owner::{Owner, controller};
 use super::report::{Becomes, Row, Seen};
 use super::text::plain;
-use crate::cli::question::review;
+use crate::cli::question::{annotate, review};
 use crate::config::Assumed;
 use crate::decision::finding::{Code, Finding, Severity};
 use crate::decision::foresee::{evidence, other_use};
@@ -351,7 +351,8 @@ impl<'a> Inspection<'a> {
     /// What the line says of the pod with these annotations.
     fn decided(&self, annotations: &BTreeMap<String, String>) -> Result<Decided, String> {
         let mut pod = self.pod.clone();
-        add(&mut pod, annotations);
+        // What is no mapping is for the line to refuse.
+        let _ = annotate(&mut pod, annotations);
         let review = review(&pod, &self.namespace.name, self.origin.assumed).to_string();
         let review = Review::decode(review.as_bytes()).map_err(|error| error.to_string())?;
         let say = |undecided: Undecided| undecided.to_string();
@@ -453,23 +454,6 @@ const WELL_KNOWN: &[(&str, &str)] = &[
 /// Where a container is in the pod.
 fn place(at: ContainerIndex) -> String {
     at.to_string()
-}
-
-fn add(pod: &mut Value, annotations: &BTreeMap<String, String>) {
-    let Some(pod) = pod.as_object_mut().filter(|_| !annotations.is_empty()) else { return };
-    let mut parent = pod;
-    for field in ["metadata", "annotations"] {
-        let value = parent.entry(field).or_insert(Value::Null);
-        if value.is_null() {
-            *value = json!({});
-        }
-        // What is no mapping is for the line to refuse.
-        let Value::Object(fields) = value else { return };
-        parent = fields;
-    }
-    for (key, value) in annotations {
-        parent.insert(key.clone(), json!(value));
-    }
 }
 
 /// What the line said, as far as it is of interest here.

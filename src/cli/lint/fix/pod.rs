@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use json_patch::jsonptr::PointerBuf;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::inspect::placed;
 use crate::cli::placement::place;
-use crate::cli::question::{Question, review};
+use crate::cli::question::{Question, annotate, review};
 use crate::config::Assumed;
 use crate::decision::ask::{Ask, Asker, Chosen, service_account};
 use crate::decision::finding::{Code, Finding, Severity};
@@ -138,13 +138,7 @@ impl Change {
                 _ => return None,
             }
         }
-        if !self.annotations.is_empty() {
-            let annotations = annotations_of(document.pointer_mut(template)?)?;
-            for (key, value) in &self.annotations {
-                annotations.insert(key.clone(), json!(value));
-            }
-        }
-        Some(())
+        annotate(document.pointer_mut(template)?, &self.annotations)
     }
 }
 
@@ -460,18 +454,6 @@ fn decided<T>(
     Some(tell(&decision, spec))
 }
 
-/// The annotations of a pod, made if they are not there.
-fn annotations_of(pod: &mut Value) -> Option<&mut serde_json::Map<String, Value>> {
-    let mut value = pod;
-    for key in ["metadata", "annotations"] {
-        value = value.as_object_mut()?.entry(key).or_insert_with(|| json!({}));
-        if value.is_null() {
-            *value = json!({});
-        }
-    }
-    value.as_object_mut()
-}
-
 impl Question {
     /// The question about the same pod, were these annotations in it.
     pub(super) fn with_annotations(
@@ -480,9 +462,8 @@ impl Question {
         assumed: &Assumed,
     ) -> anyhow::Result<Self> {
         let mut pod = self.pod.clone();
-        if let Some(own) = annotations_of(&mut pod.pod) {
-            own.extend(annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
-        }
+        // What is no mapping is for the line to refuse.
+        let _ = annotate(&mut pod.pod, annotations);
         let review = review(&pod.pod, &self.namespace.name, assumed);
         Ok(Self {
             document: self.document,
