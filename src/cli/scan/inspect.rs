@@ -3,6 +3,8 @@
 //! Nothing is decided here. Of a pod that does not ask one is made that does, and the line answers; what
 //! it says of the old shape is what stands in the report.
 
+mod decided;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -12,7 +14,7 @@ use super::report::{Becomes, Row, Seen};
 use super::text::plain;
 use crate::cli::question::{annotate, review};
 use crate::config::Assumed;
-use crate::decision::finding::{Code, Finding, Severity};
+use crate::decision::finding::Code;
 use crate::decision::foresee::{evidence, other_use};
 use crate::decision::line::{SYSTEM_NAMESPACE, pod_of};
 use crate::decision::plan::{devices_of, is_kubelet_plugin};
@@ -22,6 +24,7 @@ use crate::decision::review::Mismatch;
 use crate::decision::{
     Namespace, PolicySet, Reason, Request, Review, Settings, Undecided, Verdict, decide,
 };
+use decided::Decided;
 
 /// The annotation by which a kubelet marks the mirror of a static pod.
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
@@ -455,68 +458,3 @@ const WELL_KNOWN: &[(&str, &str)] = &[
 fn place(at: ContainerIndex) -> String {
     at.to_string()
 }
-
-/// What the line said, as far as it is of interest here.
-#[derive(Default)]
-struct Decided {
-    /// The devices that annotations of the pod ask for, and for which containers.
-    asks: Vec<(String, Vec<ContainerIndex>)>,
-    /// Why the pod would be refused.
-    refused: Option<String>,
-    /// What is said of the old shape.
-    legacy: Vec<Finding>,
-    findings: Vec<Finding>,
-    in_shadow: bool,
-    /// The first ask that is ignored.
-    ignored: Option<String>,
-}
-
-impl Decided {
-    fn outcome(&self, today: &Today<'_>) -> Outcome {
-        if let Some(refused) = &self.refused {
-            return Outcome::new(Becomes::Denied, refused.clone());
-        }
-        let place = place(today.at);
-        let mut legacy = self.legacy.iter().chain(&self.findings).filter(|one| one.path == place);
-        match legacy.find(|one| OLD_SHAPE.contains(&one.code)) {
-            Some(one) if one.code == Code::DG021 => {
-                Outcome { findings: self.findings_at(&place), ..Outcome::new(Becomes::Rewrite, "") }
-            }
-            Some(one) => {
-                let why = one.word("why").filter(|why| !why.is_empty()).map(str::to_owned);
-                Outcome::new(Becomes::Keeps, why.unwrap_or_else(|| one.sentence()))
-            }
-            None => {
-                let devices = today.devices.join("`, `");
-                let why = match &self.ignored {
-                    Some(sentence) => sentence.clone(),
-                    None if self.in_shadow => format!("the policy for `{devices}` is in shadow"),
-                    None => format!("the policy for `{devices}` leaves the old shape alone"),
-                };
-                Outcome::new(Becomes::Keeps, why)
-            }
-        }
-    }
-
-    /// What else is to be said of a container, and of the pod.
-    fn findings_at(&self, place: &str) -> Vec<Code> {
-        let concerns = |finding: &&Finding| {
-            let inside = finding.path.strip_prefix(place);
-            let of_container = ["/spec/containers/", "/spec/initContainers/"]
-                .iter()
-                .any(|start| finding.path.starts_with(start));
-            inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) || !of_container
-        };
-        let worth = |finding: &&Finding| {
-            finding.severity() != Severity::Info && !OLD_SHAPE.contains(&finding.code)
-        };
-        let mut codes: Vec<Code> =
-            self.findings.iter().filter(worth).filter(concerns).map(|one| one.code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        codes
-    }
-}
-
-/// What the line says of the old shape: it goes, it stays, it is refused.
-const OLD_SHAPE: [Code; 3] = [Code::DG021, Code::DG022, Code::DG023];
