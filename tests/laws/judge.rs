@@ -1,316 +1,18 @@
 //! What a patch may add, judged without the code under test: from the text of the policies, the
 //! annotations and the two pods.
 
-use devgrant::decision::PolicySet;
-use devgrant::decision::policy::schema::{
-    AllowRule, Enforcement, LabelOperator, LabelSelector, Legacy, LegacyAction, Mode, Profile,
-    ResourceCount, Spec,
-};
+#[path = "judge/entitled.rs"]
+mod entitled;
+#[path = "judge/old_shape.rs"]
+mod old_shape;
+
+use devgrant::decision::policy::schema::{Mode, Profile, ResourceCount};
 use devgrant::decision::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
-/// One ask that the policies let this subject make, and whom it is for.
-pub(crate) struct Entitlement<'p> {
-    pub(crate) device: String,
-    pub(crate) spec: &'p Spec,
-    pub(crate) mode: &'p Mode,
-    /// The most of a counted resource.
-    pub(crate) count: u32,
-    /// `(list, index)` of each container.
-    pub(crate) containers: Vec<(&'static str, usize)>,
-}
-
-/// Everything that a pod may have by its own annotations, as a person would read the policies.
-pub(crate) fn entitlements<'p>(
-    pod: &Value,
-    labels: &Map<String, Value>,
-    set: &'p PolicySet,
-) -> Vec<Entitlement<'p>> {
-    let none = Map::new();
-    let annotations = pod["metadata"]["annotations"].as_object().unwrap_or(&none);
-    let text = |key: &str| annotations.get(key).map(|value| value.as_str().unwrap_or_default());
-    let account = match pod["spec"]["serviceAccountName"].as_str() {
-        None | Some("") => "default",
-        Some(account) => account,
-    };
-    let mut found = Vec::new();
-    for policy in set.policies() {
-        let spec = policy.spec();
-        let key = format!("devices.example/{}", spec.device);
-        let Some(value) = text(&key) else { continue };
-        if value == "false" || spec.enforcement == Enforcement::Shadow {
-            continue;
-        }
-        let (mode_name, count) = match value.split_once(':') {
-            Some((mode, count)) => (mode, Some(count)),
-            None if value == "true" => (spec.default_mode.as_str(), None),
-            None if value.parse::<u64>().is_ok() => (spec.default_mode.as_str(), Some(value)),
-            None => (value, None),
-        };
-        let Some(mode) = spec.modes.get(mode_name) else { continue };
-        let named_by_rule = |rule: &AllowRule| match &rule.modes {
-            Some(modes) => modes.iter().any(|name| name == mode_name),
-            None => !is_hatch(mode),
-        };
-        let allowed = match &spec.allow {
-            None => !is_hatch(mode),
-            Some(rules) => {
-                rules.iter().any(|rule| covers(rule, labels, account) && named_by_rule(rule))
-            }
-        };
-        let count = count.map_or(Some(spec.count.default), |count| count.parse().ok());
-        let Some(count) = count.filter(|count| *count <= spec.count.max && *count > 0) else {
-            continue;
-        };
-        if !allowed {
-            continue;
-        }
-        let names =
-            text(&format!("{key}.containers")).or_else(|| text("devices.example/containers"));
-        let containers = match names {
-            Some(names) => named(pod, names),
-            None => vec![primary(pod, &spec.device, &text)],
-        };
-        let device = spec.device.clone();
-        found.push(Entitlement { device, spec, mode, count, containers });
-    }
-    found
-}
-
-/// Whether only a rule that names the mode opens it. Of the capabilities that are the node itself, the
-/// generator makes one.
-fn is_hatch(mode: &Mode) -> bool {
-    let on_node = mode.host_users != Some(false);
-    mode.privileged || (on_node && mode.capabilities.iter().any(|name| name == "SYS_PTRACE"))
-}
-
-fn covers(rule: &AllowRule, labels: &Map<String, Value>, account: &str) -> bool {
-    rule.namespace_selector.as_ref().is_none_or(|selector| selects(selector, labels))
-        && rule.service_accounts.as_ref().is_none_or(|accounts| {
-            // The patterns of these tests have one star at most, at the end.
-            accounts.iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => account.starts_with(start),
-                None => account == pattern,
-            })
-        })
-}
-
-fn selects(selector: &LabelSelector, labels: &Map<String, Value>) -> bool {
-    let value = |key: &str| labels.get(key).and_then(Value::as_str);
-    selector.match_labels.iter().all(|(key, wanted)| value(key) == Some(wanted))
-        && selector.match_expressions.iter().all(|wanted| {
-            let value = value(&wanted.key);
-            let listed = wanted.values.iter().any(|one| Some(one.as_str()) == value);
-            match wanted.operator {
-                LabelOperator::DoesNotExist => value.is_none(),
-                LabelOperator::Exists => value.is_some(),
-                LabelOperator::In => listed,
-                LabelOperator::NotIn => !listed,
-            }
-        })
-}
-
-const LISTS: [&str; 2] = ["initContainers", "containers"];
-
-/// All containers with their places.
-pub(crate) fn containers(pod: &Value) -> Vec<((&'static str, usize), &Value)> {
-    let of = |list: &'static str| {
-        let items = pod["spec"][list].as_array().into_iter().flatten();
-        items.enumerate().map(move |(index, container)| ((list, index), container))
-    };
-    LISTS.into_iter().flat_map(of).collect()
-}
-
-fn named(pod: &Value, names: &str) -> Vec<(&'static str, usize)> {
-    let names: Vec<&str> = names.split(',').map(str::trim).collect();
-    let all = containers(pod).into_iter();
-    all.filter(|((list, _), container)| {
-        let name = container["name"].as_str().unwrap_or_default();
-        names.contains(&name) || (names.contains(&"*") && *list == "containers")
-    })
-    .map(|(at, _)| at)
-    .collect()
-}
-
-fn primary<'t>(
-    pod: &Value,
-    device: &str,
-    text: &impl Fn(&str) -> Option<&'t str>,
-) -> (&'static str, usize) {
-    let by_name = |name: &str| {
-        let all = containers(pod);
-        all.into_iter().find(|(_, container)| container["name"] == name).map(|(at, _)| at)
-    };
-    let stamp: Option<Value> =
-        text("devices.example/granted").and_then(|stamp| serde_json::from_str(stamp).ok());
-    let stamped = stamp.and_then(|stamp| {
-        let grants = stamp["grants"].as_array()?.clone();
-        let grant = grants.into_iter().find(|grant| grant["device"] == device)?;
-        match grant["containers"].as_array()?.as_slice() {
-            [only] => Some(only.as_str()?.to_owned()),
-            _ => None,
-        }
-    });
-    let stamped = stamped.and_then(|name| by_name(&name));
-    let default = text("kubectl.kubernetes.io/default-container").and_then(by_name);
-    stamped.or(default).unwrap_or(("containers", 0))
-}
-
-/// What of the old shape the asks of a container let go.
-fn rewritten<'e>(here: &[&'e Entitlement<'_>]) -> Vec<&'e Legacy> {
-    let asks = here.iter().filter(|one| !one.mode.privileged);
-    let legacy = asks.filter_map(|one| one.spec.legacy.as_ref());
-    legacy.filter(|legacy| legacy.action == LegacyAction::Rewrite).collect()
-}
-
-/// A path without what means nothing in it.
-fn plain_path(path: &str) -> String {
-    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
-    parts.fold(String::new(), |path, part| path + "/" + part)
-}
-
-/// What of the node a mount shows; `None` if nothing, or if only the run decides.
-fn of_node(pod: &Value, mount: &Value) -> Option<String> {
-    let volume = volume(pod, &mount["name"])?;
-    let path = volume["hostPath"]["path"].as_str()?;
-    let below = mount["subPath"].as_str().unwrap_or_default();
-    let is_fixed = mount["subPathExpr"].as_str().unwrap_or_default().is_empty();
-    is_fixed.then(|| plain_path(&format!("{path}/{below}")))
-}
-
-fn volume<'v>(pod: &'v Value, name: &Value) -> Option<&'v Value> {
-    pod["spec"]["volumes"].as_array()?.iter().find(|volume| volume["name"] == *name)
-}
-
-fn is_of(legacy: &Legacy, path: &str) -> bool {
-    legacy.host_paths.iter().any(|device| match device.strip_suffix('*') {
-        Some(start) => path.starts_with(start),
-        None => path == device || path.starts_with(&format!("{device}/")),
-    })
-}
-
-fn mounts(container: &Value) -> Vec<Value> {
-    container["volumeMounts"].as_array().cloned().unwrap_or_default()
-}
-
-fn is_privileged(container: &Value) -> bool {
-    container["securityContext"]["privileged"] == json!(true)
-}
-
-/// The pod as it came, less the old shape that went; or what went that had to stay.
-fn without_old_shape(
-    before: &Value,
-    after: &Value,
-    entitled: &[Entitlement<'_>],
-) -> Result<Value, String> {
-    let mut pod = before.clone();
-    let mut unmounted = Vec::new();
-    for (at, own) in containers(before) {
-        let new = &after["spec"][at.0][at.1];
-        let here: Vec<&Entitlement<'_>> =
-            entitled.iter().filter(|one| one.containers.contains(&at)).collect();
-        let legacy = rewritten(&here);
-        let kept = mounts(new);
-        let gone: Vec<Value> =
-            mounts(own).into_iter().filter(|mount| !kept.contains(mount)).collect();
-        for mount in &gone {
-            let path = of_node(before, mount).unwrap_or_default();
-            let is_ours = path == "/dev" || legacy.iter().any(|legacy| is_of(legacy, &path));
-            let in_place = plain_path(mount["mountPath"].as_str().unwrap_or_default()) == path;
-            ensure(!legacy.is_empty() && is_ours && in_place, || {
-                format!("the mount {mount} went")
-            })?;
-            unmounted.push(mount["name"].clone());
-        }
-        if !gone.is_empty() {
-            let brought = here.iter().any(|one| {
-                let mode = one.mode;
-                !mode.resources.is_empty()
-                    || !mode.resource_claims.is_empty()
-                    || !mode.pod_annotations.is_empty()
-            });
-            ensure(brought, || format!("{at:?}: {gone:?} went, and nothing came"))?;
-            pod["spec"][at.0][at.1]["volumeMounts"]
-                .as_array_mut()
-                .unwrap()
-                .retain(|mount| kept.contains(mount));
-        }
-        if is_privileged(own) && !is_privileged(new) {
-            let spec = &before["spec"];
-            let hosts = ["hostPID", "hostIPC", "hostNetwork"];
-            let shared = kept.iter().any(|mount| mount["mountPropagation"] == "Bidirectional");
-            let other = kept.iter().find_map(|mount| {
-                let path = of_node(before, mount)?;
-                let whole = path.is_empty() || path == "/dev";
-                (whole || ["/dev/", "/sys"].iter().any(|start| path.starts_with(start)))
-                    .then_some(path)
-            });
-            ensure(!gone.is_empty(), || format!("{at:?}: only privileged went"))?;
-            ensure(legacy.iter().all(|legacy| legacy.privileged), || {
-                "no policy says so".to_owned()
-            })?;
-            ensure(here.iter().all(|one| !one.mode.privileged), || "the hatch".to_owned())?;
-            ensure(hosts.iter().all(|field| spec[*field] != json!(true)), || "a host".to_owned())?;
-            ensure(!shared, || format!("{at:?}: a shared mount stays, and privileged went"))?;
-            ensure(other.is_none(), || format!("{at:?}: {other:?} stays, and privileged went"))?;
-            let security = pod["spec"][at.0][at.1]["securityContext"].as_object_mut();
-            security.unwrap().remove("privileged");
-            ensure(new["securityContext"].get("privileged").is_none(), || "not gone".to_owned())?;
-        }
-    }
-    for (at, new) in containers(after) {
-        for mount in mounts(new) {
-            let lost =
-                volume(before, &mount["name"]).is_some() && volume(after, &mount["name"]).is_none();
-            ensure(!lost, || format!("{at:?}: {mount} has no volume any more"))?;
-        }
-    }
-    if let Some(volumes) = pod["spec"]["volumes"].as_array_mut() {
-        for own in volumes.iter().filter(|own| volume(after, &own["name"]).is_none()) {
-            ensure(unmounted.contains(&own["name"]), || format!("the volume {own} went"))?;
-        }
-        volumes.retain(|own| volume(after, &own["name"]).is_some());
-    }
-    // Nobody needs a volume that nobody mounts any more.
-    let held: Vec<Value> = containers(after)
-        .iter()
-        .flat_map(|(_, new)| mounts(new))
-        .map(|mount| mount["name"].clone())
-        .collect();
-    let left = unmounted.iter().find(|name| !held.contains(name) && volume(after, name).is_some());
-    ensure(left.is_none(), || format!("the volume {left:?} stays for nobody"))?;
-    Ok(pod)
-}
-
-/// Whoever is granted a device and has it by hostPath at its own path loses that, or is told why not.
-pub(crate) fn old_shape_is_gone_or_said(
-    before: &Value,
-    after: &Value,
-    entitled: &[Entitlement<'_>],
-    warnings: &str,
-) -> Result<(), String> {
-    for (at, own) in containers(before) {
-        let new = &after["spec"][at.0][at.1];
-        let here: Vec<&Entitlement<'_>> =
-            entitled.iter().filter(|one| one.containers.contains(&at)).collect();
-        for legacy in rewritten(&here) {
-            let has = |mount: &Value, in_place: bool| {
-                let inside = plain_path(mount["mountPath"].as_str().unwrap_or_default());
-                of_node(before, mount)
-                    .is_some_and(|path| is_of(legacy, &path) && (!in_place || path == inside))
-            };
-            if !mounts(own).iter().any(|mount| has(mount, true)) {
-                continue;
-            }
-            let gone = !mounts(new).iter().any(|mount| has(mount, false)) && !is_privileged(new);
-            let name = own["name"].as_str().unwrap_or_default();
-            let said = warnings.contains(&format!("DG022: container `{name}` keeps"));
-            ensure(gone || said, || format!("{at:?} keeps the old shape, and nobody says so"))?;
-            ensure(!(gone && said), || format!("{at:?} keeps nothing of the old shape"))?;
-        }
-    }
-    Ok(())
-}
+pub(crate) use entitled::{Entitlement, entitlements};
+pub(crate) use old_shape::old_shape_is_gone_or_said;
+use old_shape::without_old_shape;
 
 /// Says what a patch adds beyond the entitlements, or changes that was no business of it.
 pub(crate) fn excess(
@@ -600,6 +302,17 @@ pub(crate) fn nvidia(
         }
     }
     Ok(())
+}
+
+const LISTS: [&str; 2] = ["initContainers", "containers"];
+
+/// All containers with their places.
+pub(crate) fn containers(pod: &Value) -> Vec<((&'static str, usize), &Value)> {
+    let of = |list: &'static str| {
+        let items = pod["spec"][list].as_array().into_iter().flatten();
+        items.enumerate().map(move |(index, container)| ((list, index), container))
+    };
+    LISTS.into_iter().flat_map(of).collect()
 }
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
