@@ -20,6 +20,8 @@ use super::pod::Text;
 pub enum Document<'a> {
     /// Not opened: the text as it came.
     Raw(&'a RawValue),
+    /// What stands in another document, and is copied as far as it is opened.
+    Shared(&'a Self),
     /// Its entries, in their order.
     Object(Vec<(Text<'a>, Self)>),
     /// Its items.
@@ -31,7 +33,11 @@ pub enum Document<'a> {
 impl Document<'_> {
     /// The value of a key of an object; `None` for all else, and for `null`.
     pub fn get(&self, key: &str) -> Option<&Self> {
-        let Self::Object(entries) = self else { return None };
+        let entries = match self {
+            Self::Shared(document) => return document.get(key),
+            Self::Object(entries) => entries,
+            Self::Raw(_) | Self::List(_) | Self::New(_) => return None,
+        };
         let (_, value) = entries.iter().find(|(name, _)| name.as_str() == key)?;
         (!value.is_null()).then_some(value)
     }
@@ -40,6 +46,7 @@ impl Document<'_> {
     pub fn is_null(&self) -> bool {
         match self {
             Self::Raw(raw) => raw.get() == "null",
+            Self::Shared(document) => document.is_null(),
             Self::New(value) => value.is_null(),
             Self::Object(_) | Self::List(_) => false,
         }
@@ -52,6 +59,9 @@ impl Document<'_> {
 
     /// Opens it, if it is an object or a list; others stay as they are.
     pub fn open(&mut self) -> serde_json::Result<()> {
+        if let Self::Shared(document) = self {
+            *self = document.top();
+        }
         match self {
             Self::Raw(raw) if raw.get().starts_with(['{', '[']) => {
                 let mut json = serde_json::Deserializer::from_str(raw.get());
@@ -67,7 +77,7 @@ impl Document<'_> {
                 let items = std::mem::take(items).into_iter();
                 *self = Self::List(items.map(Self::New).collect());
             }
-            Self::Raw(_) | Self::New(_) | Self::Object(_) | Self::List(_) => {}
+            Self::Raw(_) | Self::Shared(_) | Self::New(_) | Self::Object(_) | Self::List(_) => {}
         }
         Ok(())
     }
@@ -82,6 +92,7 @@ impl Document<'_> {
     fn write(&self, text: &mut String) {
         match self {
             Self::Raw(raw) => text.push_str(raw.get()),
+            Self::Shared(document) => document.write(text),
             Self::New(value) => text.push_str(&value.to_string()),
             Self::Object(entries) => {
                 text.push('{');
@@ -109,6 +120,29 @@ impl Document<'_> {
     }
 }
 
+impl<'a> Document<'a> {
+    /// A copy of it, of which all that is below is shared.
+    fn top(&'a self) -> Self {
+        match self {
+            Self::Raw(raw) => Self::Raw(raw),
+            Self::Shared(document) => document.top(),
+            Self::Object(entries) => Self::Object(
+                entries.iter().map(|(key, value)| (key.clone(), value.shared())).collect(),
+            ),
+            Self::List(items) => Self::List(items.iter().map(Self::shared).collect()),
+            Self::New(value) => Self::New(value.clone()),
+        }
+    }
+
+    /// It, without a copy of what may be much.
+    fn shared(&'a self) -> Self {
+        match self {
+            Self::Raw(raw) => Self::Raw(raw),
+            other => Self::Shared(other),
+        }
+    }
+}
+
 impl<'de> Deserializer<'de> for &'de Document<'de> {
     type Error = serde_json::Error;
 
@@ -117,6 +151,7 @@ impl<'de> Deserializer<'de> for &'de Document<'de> {
             Document::Raw(raw) => {
                 serde_json::Deserializer::from_str(raw.get()).deserialize_any(visitor)
             }
+            Document::Shared(document) => document.deserialize_any(visitor),
             Document::Object(entries) => {
                 let entries = entries
                     .iter()
@@ -141,6 +176,7 @@ impl<'de> Deserializer<'de> for &'de Document<'de> {
         match self {
             Document::Raw(raw) => serde_json::Deserializer::from_str(raw.get())
                 .deserialize_newtype_struct(name, visitor),
+            Document::Shared(document) => document.deserialize_newtype_struct(name, visitor),
             other => visitor.visit_newtype_struct(other),
         }
     }

@@ -27,7 +27,7 @@ pub fn render(
     digest: &str,
     settings: &Settings,
 ) -> Result<Vec<PatchOperation>, DraftError> {
-    let mut draft = Draft::new(object.clone());
+    let mut draft = Draft::new(Document::Shared(object));
     for (at, grants) in &plan.containers {
         if let Some(container) = spec.container(*at) {
             let mut target = container::Target::new(

@@ -119,9 +119,8 @@ impl<'a> Draft<'a> {
     pub fn set(&mut self, path: &Path<'_>, value: Value) -> Result<(), DraftError> {
         let steps = path.0.as_slice();
         let missing = || DraftError::Missing(describe(steps));
-        let there = self.reach(steps)?;
-        let (way, wanting) = steps.split_at_checked(there).ok_or_else(missing)?;
-        let node = self.at(way)?.ok_or_else(missing)?;
+        let (node, there) = self.reach(steps)?;
+        let wanting = steps.get(there..).unwrap_or_default();
         let Some((first, rest)) = wanting.split_first() else {
             *node = Document::New(value.clone());
             let path = pointer(steps);
@@ -177,28 +176,24 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// How many steps lead to values that are there; `null` is not. All on the way is opened.
-    fn reach(&mut self, steps: &[Step<'_>]) -> Result<usize, DraftError> {
+    /// The last value on a path that is there, and how many steps lead to it; `null` is not there. All
+    /// before it is opened.
+    fn reach(&mut self, steps: &[Step<'_>]) -> Result<(&mut Document<'a>, usize), DraftError> {
         let mut node = &mut self.root;
         for (depth, step) in steps.iter().enumerate() {
-            match child(open(node, steps.get(..depth).unwrap_or_default())?, step) {
-                Some(child) => node = child,
-                None => return Ok(depth),
+            node = open(node, steps.get(..depth).unwrap_or_default())?;
+            match position(node, step) {
+                Some(position) => node = child(node, position, steps)?,
+                None => return Ok((node, depth)),
             }
         }
-        Ok(steps.len())
+        Ok((node, steps.len()))
     }
 
     /// The value at a path; `None` if it, or a parent, is missing or `null`. All on the way is opened.
     fn at(&mut self, steps: &[Step<'_>]) -> Result<Option<&mut Document<'a>>, DraftError> {
-        let mut node = &mut self.root;
-        for (depth, step) in steps.iter().enumerate() {
-            match child(open(node, steps.get(..depth).unwrap_or_default())?, step) {
-                Some(child) => node = child,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(node))
+        let (node, there) = self.reach(steps)?;
+        Ok((there == steps.len()).then_some(node))
     }
 }
 
@@ -213,19 +208,37 @@ fn open<'n, 'a>(
     })?;
     match node {
         Document::Object(_) | Document::List(_) => Ok(node),
-        Document::Raw(_) | Document::New(_) => Err(DraftError::NotContainer(describe(way))),
+        Document::Raw(_) | Document::Shared(_) | Document::New(_) => {
+            Err(DraftError::NotContainer(describe(way)))
+        }
     }
 }
 
-fn child<'n, 'a>(node: &'n mut Document<'a>, step: &Step<'_>) -> Option<&'n mut Document<'a>> {
-    let child = match (node, step) {
+/// Where in an object or a list a step leads to; `None` to what is missing or `null`.
+fn position(node: &Document<'_>, step: &Step<'_>) -> Option<usize> {
+    let (position, value) = match (node, step) {
         (Document::Object(entries), Step::Key(key)) => {
-            entries.iter_mut().find(|(name, _)| is(name, key)).map(|(_, node)| node)
+            let mut entries = entries.iter().enumerate();
+            let (position, (_, value)) = entries.find(|(_, (name, _))| is(name, key))?;
+            (position, value)
         }
-        (Document::List(items), Step::Index(index)) => items.get_mut(*index),
-        _ => None,
+        (Document::List(items), Step::Index(index)) => (*index, items.get(*index)?),
+        _ => return None,
     };
-    child.filter(|child| !child.is_null())
+    (!value.is_null()).then_some(position)
+}
+
+fn child<'n, 'a>(
+    node: &'n mut Document<'a>,
+    position: usize,
+    steps: &[Step<'_>],
+) -> Result<&'n mut Document<'a>, DraftError> {
+    let child = match node {
+        Document::Object(entries) => entries.get_mut(position).map(|(_, value)| value),
+        Document::List(items) => items.get_mut(position),
+        Document::Raw(_) | Document::Shared(_) | Document::New(_) => None,
+    };
+    child.ok_or_else(|| DraftError::Missing(describe(steps)))
 }
 
 /// Whether a name is a key. Those of one map often begin alike and end otherwise, and there may be thousands.
@@ -330,6 +343,20 @@ mod tests {
                 draft.remove(&Path::of(&["a", "y"]).index(0))
             },
         );
+    }
+
+    #[test]
+    fn what_is_shared_is_changed_in_the_draft_alone() {
+        let text = r#"{"a":{"b":{"c":[{"d":1},{"d":null}]},"e":"kept"}}"#;
+        let mut original = Document::Raw(serde_json::from_str::<&RawValue>(text).unwrap());
+        original.open().unwrap();
+        let mut draft = Draft::new(Document::Shared(&original));
+        let list = Path::of(&["a", "b", "c"]);
+        draft.set(&list.index(1).key("d"), 2.into()).unwrap();
+        draft.append(&list, 3.into()).unwrap();
+        draft.remove(&list.index(0).key("d")).unwrap();
+        assert_eq!(draft.to_json(), r#"{"a":{"b":{"c":[{},{"d":2},3]},"e":"kept"}}"#);
+        assert_eq!(original.to_json(), text);
     }
 
     #[test]
