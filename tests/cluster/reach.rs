@@ -109,9 +109,15 @@ fn too_late(plane: &ControlPlane) {
         let answer = plane.call_with("PATCH", &path, Some(&patch), &headers);
         assert_eq!(answer.status, status, "{path} {patch}: {}", answer.message());
         let now = webhook.advised();
-        // The API server asks again where the pod that it remembered was not the latest
-        // (`kubernetes/apiserver pkg/storage/etcd3/store.go`, `GuaranteedUpdate`).
-        assert_eq!(now > advised, !code.is_empty(), "{path} {patch}: {:?}", answer.warnings);
+        // The API server asks once more where the pod that it remembered was not the latest, and nobody else
+        // writes this one (`kubernetes/apiserver pkg/storage/etcd3/store.go`, `GuaranteedUpdate`).
+        let wanted = if code.is_empty() { 0..=0 } else { 1..=2 };
+        let asked = now - advised;
+        assert!(
+            wanted.contains(&asked),
+            "{path} {patch}: asked {asked} times: {:?}",
+            answer.warnings
+        );
         advised = now;
         let said = answer.warnings.join("\n");
         assert!(said.starts_with(code) && said.is_empty() == code.is_empty(), "{path}: {said}");
