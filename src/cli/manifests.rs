@@ -325,8 +325,8 @@ fn settings(merged: &Merged) -> anyhow::Result<String> {
     output::yaml(&typed)
 }
 
-/// Bodies as the limits let them pile up, and twice as much for all the rest as it was ever seen to take: 9 MiB
-/// after millions of reviews, and up to 90 MiB where bodies come, a few at once, that are made to take the
+/// Bodies as the limits let them pile up, and twice as much for all the rest as it was ever seen to take: 14 MiB
+/// after a million reviews, and up to 90 MiB where bodies come, a few at once, that are made to take the
 /// most memory to read (`tests/memory.rs`).
 fn memory_limit(limits: &Limits) -> u64 {
     let mebibytes = |bytes: usize| bytes.div_ceil(1024 * 1024);
