@@ -242,6 +242,7 @@ fn planted_breaches_are_seen() {
         ("src/decision/line.rs", "fn a() {\n std::time::Instant::now() }", &shell, 2, "std::time"),
         ("src/decision/line.rs", "pub async fn a() {}", &shell, 1, "async"),
         ("src/decision/line.rs", "fn a() { b().await }", &shell, 1, "await"),
+        ("src/decision/line.rs", "#[cfg(test)]\nmod tests;\nuse std::fs;", &shell, 3, "std::fs"),
         ("src/decision/line.rs", "fn a() { println!(\"{}\", 'x') }", &shell, 1, "println"),
         ("src/decision/line.rs", "use super::super::server::Bound;", &shell, 1, "crate::server"),
         ("src/decision.rs", "use crate::{decision::x, metrics};", &shell, 1, "crate::metrics"),
@@ -293,6 +294,7 @@ fn planted_breaches_are_seen() {
         ),
         ("src/decision/line.rs", "use std::fmt; fn catalog() {}", &shell),
         ("src/decision/line.rs", "fn a() {}\n#[cfg(test)]\nmod tests { use std::fs; }", &shell),
+        ("src/decision/line.rs", "#[cfg(test)]\nuse std::fs;\nfn a() {}", &shell),
         ("src/decision/patch/pod.rs", "use crate::decision::policy::schema::{Mode, Spec};", &patch),
     ] {
         let breaches = check(file, text, wall);
@@ -477,11 +479,23 @@ fn bare(text: &str) -> String {
         bare.extend(hidden.chars().map(|char| if char == '\n' { '\n' } else { ' ' }));
         rest = behind;
     }
-    // Items behind the test module are refused by clippy.
-    match bare.find("#[cfg(test)]") {
-        Some(tests) => bare.split_at(tests).0.to_owned(),
-        None => bare,
+    without_tests(&bare)
+}
+
+/// Code without what is there for tests alone: a module with its body, behind which clippy lets nothing
+/// stand, and items that end where they are named.
+fn without_tests(bare: &str) -> String {
+    let mut parts = bare.split("#[cfg(test)]");
+    let mut code = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let Some((item, behind)) = part.split_once(';').filter(|(item, _)| !item.contains('{'))
+        else {
+            break;
+        };
+        code.extend(item.chars().filter(|char| *char == '\n'));
+        code.push_str(behind);
     }
+    code
 }
 
 /// The number of `#` of a raw text that starts here.
