@@ -85,11 +85,8 @@ impl Admission {
     /// The AdmissionReview, as bytes, that lets an object through of which nothing is known but the uid of
     /// its review.
     pub fn without_a_word(uid: &str) -> Vec<u8> {
-        plain(&Answer {
-            api_version: API_VERSION,
-            kind: KIND,
-            response: Response { uid, allowed: true, ..Response::default() },
-        })
+        let response = Response { uid, allowed: true, ..Response::default() };
+        plain(&Answer { api_version: API_VERSION, kind: KIND, response }, ROOM)
     }
 
     /// The AdmissionReview that goes back, as bytes.
@@ -100,19 +97,17 @@ impl Admission {
             reason: "Forbidden",
             message,
         });
-        plain(&Answer {
-            api_version: API_VERSION,
-            kind: KIND,
-            response: Response {
-                uid: &self.uid,
-                allowed: self.allowed,
-                status,
-                patch_type: patch.is_some().then_some("JSONPatch"),
-                patch,
-                audit_annotations: self.audit_annotations(),
-                warnings: self.warnings.iter().map(Warning::as_str).collect(),
-            },
-        })
+        let room = ROOM + patch.as_ref().map_or(0, |patch| patch.get().len());
+        let response = Response {
+            uid: &self.uid,
+            allowed: self.allowed,
+            status,
+            patch_type: patch.is_some().then_some("JSONPatch"),
+            patch,
+            audit_annotations: self.audit_annotations(),
+            warnings: self.warnings.iter().map(Warning::as_str).collect(),
+        };
+        plain(&Answer { api_version: API_VERSION, kind: KIND, response }, room)
     }
 
     /// Stable over reinvocation: the API server drops a key that comes again with another value
@@ -170,13 +165,20 @@ struct Status<'a> {
 
 /// A patch as a JSON string of Base64. It has nothing to escape, so that it is written as it is.
 fn encoded(operations: &[PatchOperation]) -> Option<Box<RawValue>> {
-    let mut text = String::from('"');
-    STANDARD.encode_string(plain(&operations), &mut text);
+    let patch = plain(&operations, ROOM);
+    let length = base64::encoded_len(patch.len(), true)?;
+    let mut text = String::with_capacity(length + "\"\"".len());
+    text.push('"');
+    STANDARD.encode_string(patch, &mut text);
     text.push('"');
     RawValue::from_string(text).ok()
 }
 
+/// The bytes of most patches, and of most answers but for their patch. They are written without growing.
+const ROOM: usize = 1024;
+
 /// Text, numbers and lists only, so that there is always a JSON form.
-fn plain(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+fn plain(value: &impl Serialize, room: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(room);
+    serde_json::to_writer(&mut text, value).map(|()| text).unwrap_or_default()
 }

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
-use jsonptr::{PointerBuf, Token};
+use jsonptr::PointerBuf;
 use serde_json::Value;
 use smallvec::SmallVec;
 
@@ -86,12 +86,20 @@ impl<'p> Path<'p> {
 }
 
 fn pointer(steps: &[Step<'_>]) -> PointerBuf {
-    PointerBuf::from_tokens(steps.iter().map(|step| match step {
-        Step::Key(key) => Token::new(key.as_ref()),
-        Step::Index(index) => Token::from(*index),
-        Step::End => Token::new("-"),
-    }))
+    // The empty text is a pointer, too: one that need not grow from step to step.
+    let mut pointer = PointerBuf::parse(String::with_capacity(POINTER)).unwrap_or_default();
+    for step in steps {
+        match step {
+            Step::Key(key) => pointer.push_back(key.as_ref()),
+            Step::Index(index) => pointer.push_back(*index),
+            Step::End => pointer.push_back("-"),
+        }
+    }
+    pointer
 }
+
+/// More bytes than most pointers have, such as `/spec/containers/0/resources/requests/smarter-devices~1fuse`.
+const POINTER: usize = 80;
 
 impl<'a> Draft<'a> {
     /// A draft of a document as it came.
