@@ -8,8 +8,8 @@
     reason = "a measurement that cannot go on says where and stops; of the tests' control plane not all is used"
 )]
 //! What admission costs in a real API server: pods created with no webhook, with one that answers a
-//! constant, with devgrant, with controller-runtime's defaulter, and with a MutatingAdmissionPolicy that
-//! grants the same.
+//! constant, with one whose constant is the patch of devgrant, with devgrant, with controller-runtime's
+//! defaulter, and with a MutatingAdmissionPolicy that grants the same.
 //!
 //! `benches/load/admission` builds all that it starts. All variants are registered at once, each for a
 //! namespace of its own, and take turns, another one first in each round. `mutating` is the time that the
@@ -38,6 +38,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
+use devgrant::decision::{Namespace, PolicySet, Review, Settings, admit};
+use devgrant::policies;
 use serde_json::{Value, json};
 
 use control_plane::{Plane, ServerCertificate, assets};
@@ -90,6 +92,7 @@ fn main() {
 struct Servers {
     ca: String,
     null: (Process, u16),
+    patching: (Process, u16),
     devgrant: (Process, u16),
     controller_runtime: (Process, u16),
 }
@@ -106,10 +109,17 @@ impl Servers {
             let log = plane.folder().join(format!("{name}.log"));
             (Process::start(&mut command(port), log), port)
         };
-        let null = start("null", &|port| {
+        let constant = |port| {
             let mut command = Command::new(builds.join("load-harness/release/devgrant-load-null"));
             command.arg(format!("127.0.0.1:{port}")).arg(&certificate).arg(&key);
             command.arg("--uid");
+            command
+        };
+        let null = start("null", &constant);
+        let patch = patch();
+        let patching = start("patching", &|port| {
+            let mut command = constant(port);
+            command.arg(&patch);
             command
         });
         let devgrant = start("devgrant", &|port| {
@@ -125,7 +135,7 @@ impl Servers {
             command.arg("-cert").arg(&certificate).arg("-key").arg(&key);
             command
         });
-        Self { ca: tls.authority, null, devgrant, controller_runtime }
+        Self { ca: tls.authority, null, patching, devgrant, controller_runtime }
     }
 
     fn variants(&self, plane: &Plane) -> Vec<Variant> {
@@ -135,13 +145,15 @@ impl Servers {
             plane.create(MUTATING, &webhook);
             Variant { title, hook: Some(name), annotated, namespace: namespace(name) }
         };
-        let (null, devgrant, peer) = (self.null.1, self.devgrant.1, self.controller_runtime.1);
+        let (null, patching) = (self.null.1, self.patching.1);
+        let (devgrant, peer) = (self.devgrant.1, self.controller_runtime.1);
         let (asking, never) = (Annotated::Asking, Annotated::Never);
         let installed = self.conditions(plane);
         let none = json!([]);
         let titles = [
             "devgrant, unannotated, as installed",
             "devgrant, unannotated, sent",
+            "null webhook, devgrant's patch",
             "devgrant, fuse grant",
             "controller-runtime, fuse grant",
         ];
@@ -155,8 +167,9 @@ impl Servers {
             webhook("null.bench.test", "null webhook", null, never, &none),
             webhook("installed.bench.test", titles[0], devgrant, never, &installed),
             webhook("sent.bench.test", titles[1], devgrant, never, &none),
-            webhook("grant.bench.test", titles[2], devgrant, asking, &installed),
-            webhook("peer.bench.test", titles[3], peer, asking, &none),
+            webhook("patching.bench.test", titles[2], patching, asking, &installed),
+            webhook("grant.bench.test", titles[3], devgrant, asking, &installed),
+            webhook("peer.bench.test", titles[4], peer, asking, &none),
         ];
         variants.push(policy(plane));
         variants
@@ -190,6 +203,17 @@ impl Servers {
             objects.iter().find(|object| object["kind"] == "MutatingWebhookConfiguration");
         mutating.unwrap()["webhooks"][0]["matchConditions"].clone()
     }
+}
+
+/// What devgrant answers, in Base64.
+fn patch() -> String {
+    let policies = PolicySet::compile(&policies::shipped(), Settings::default()).unwrap();
+    let opted_in = [("devices.example/grant".to_owned(), "enabled".to_owned())];
+    let namespace = Namespace { name: "bench".to_owned(), labels: opted_in.into() };
+    let bytes = review(ORDINARY, Annotated::Asking);
+    let admission = admit(&Review::decode(&bytes).unwrap(), &policies, Some(&namespace)).unwrap();
+    let answer: Value = serde_json::from_slice(&admission.to_bytes()).unwrap();
+    answer["response"]["patch"].as_str().unwrap().to_owned()
 }
 
 static RULE: std::sync::LazyLock<Value> = std::sync::LazyLock::new(

@@ -4,7 +4,8 @@
 //! TLS is set up as devgrant's (`config` in `src/tls.rs`), and so is HTTP/1.1 (`src/server/connection.rs`);
 //! the harness holds that the crates below are of the same versions. Used as
 //! `devgrant-load-null ADDRESS:PORT CERTIFICATE KEY`. An API server takes no answer with another uid than
-//! its own: with `--uid` at the end the first one in the body is answered.
+//! its own: with `--uid` at the end the first one in the body is answered, and with `--uid PATCH` that
+//! patch, which is in Base64, to every review.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,9 +43,15 @@ async fn main() -> anyhow::Result<()> {
     let json = [(header::CONTENT_TYPE, "application/json")];
     let constant = Bytes::from([BEFORE, UID, AFTER].concat());
     let route = if next("no --uid").is_ok_and(|last| last == "--uid") {
+        let after = match next("no patch") {
+            Ok(patch) => {
+                format!(r#"","allowed":true,"patchType":"JSONPatch","patch":"{patch}"}}}}"#)
+            }
+            Err(_) => AFTER.to_owned(),
+        };
         post(async move |body: Bytes| {
             let uid = uid(&body).unwrap_or(UID);
-            (json, [BEFORE, uid, AFTER].concat())
+            (json, [BEFORE, uid, &after].concat())
         })
     } else {
         post(async move |_: Bytes| (json, constant.clone()))
