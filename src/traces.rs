@@ -113,7 +113,7 @@ impl Review {
         if let Some(of) = answered.of {
             for (key, text) in OF.into_iter().zip(of) {
                 // What waits in the queue is bounded, as what is logged is.
-                span.set_attribute(KeyValue::new(key, shown(text)));
+                span.set_attribute(KeyValue::new(key, shown(text).into_owned()));
             }
         }
         span.set_attribute(KeyValue::new("devgrant.verdict", answered.verdict));

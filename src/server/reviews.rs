@@ -240,9 +240,9 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn log_verdict(endpoint: Endpoint, admission: &Admission, took: Duration) {
     tracing::info!(
         endpoint = endpoint.as_str(),
-        uid = shown(&admission.uid),
-        namespace = shown(&admission.namespace),
-        name = shown(&admission.name),
+        uid = shown(&admission.uid).as_ref(),
+        namespace = shown(&admission.namespace).as_ref(),
+        name = shown(&admission.name).as_ref(),
         verdict = verdict(admission),
         reason = admission.reason.as_str(),
         duration_us = microseconds(took),
@@ -254,13 +254,13 @@ fn log_failure(endpoint: Endpoint, failure: &Failure, took: Duration) {
     let endpoint = endpoint.as_str();
     let (verdict, reason) = (failure.verdict(), failure.reason());
     let duration_us = microseconds(took);
-    let error = shown(&failure.to_string());
+    let error = shown(&failure.to_string()).into_owned();
     if let Failure::Undecided { facts, .. } = failure {
         tracing::error!(
             endpoint,
-            uid = shown(&facts.uid),
-            namespace = shown(&facts.namespace),
-            name = shown(&facts.name),
+            uid = shown(&facts.uid).as_ref(),
+            namespace = shown(&facts.namespace).as_ref(),
+            name = shown(&facts.name).as_ref(),
             verdict,
             reason,
             duration_us,

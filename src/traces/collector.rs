@@ -147,7 +147,7 @@ impl Client {
         let partial = answer.partial_success.unwrap_or_default();
         Ok(Rejected {
             spans: u64::try_from(partial.rejected_spans).unwrap_or_default(),
-            message: shown(&partial.error_message),
+            message: shown(&partial.error_message).into_owned(),
         })
     }
 }
