@@ -73,21 +73,23 @@ pub fn would_go<'a>(
     let mut findings = Vec::new();
     for ask in settled.enforced.iter().chain(&settled.shadowed) {
         let device = ask.policy.device();
+        let has_no_other_use = |at: &ContainerIndex| {
+            let container = spec.container(*at);
+            container.is_some_and(|container| other_use::of_container(spec, container).is_none())
+        };
+        let containers: Vec<ContainerIndex> =
+            ask.containers.iter().copied().filter(has_no_other_use).collect();
         let mut ask_for = format!("`{prefix}/{device}: \"true\"`");
-        if let Some(names) = asker.names_for(device, &ask.containers) {
+        if let Some(names) = asker.names_for(device, &containers) {
             let names: Vec<String> = names.into_iter().map(excerpt).collect();
             let names = format!(" and `{prefix}/{device}.containers: {}`", names.join(","));
             ask_for.push_str(&names);
         }
-        for at in &ask.containers {
-            let Some(container) = spec.container(*at) else { continue };
-            if other_use::of_container(spec, container).is_some() {
-                continue;
-            }
-            let name = container.name.as_str();
-            let path = paths.get(&(device, *at)).map_or("", String::as_str);
+        for at in containers {
+            let name = spec.container(at).map_or("", |container| container.name.as_str());
+            let path = paths.get(&(device, at)).map_or("", String::as_str);
             let words = [("container", name), ("path", path), ("ask", ask_for.as_str())];
-            findings.push(Finding::new(Code::DG024, place(*at), words));
+            findings.push(Finding::new(Code::DG024, place(at), words));
         }
     }
     findings
