@@ -143,6 +143,27 @@ fn the_line_answers_and_nobody_else() {
     }
 }
 
+/// One that may be privileged for more is not advised to ask; where the line does not wait to be asked, that
+/// is what the report says.
+#[test]
+fn another_use_hides_no_rewrite() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/fuse.yaml");
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let mut pod: Value = serde_saphyr::from_str(PRIVILEGED).unwrap();
+    let container = pod.pointer_mut("/spec/containers/0").unwrap().as_object_mut().unwrap();
+    container.insert("command".to_owned(), json!(["sh", "-c", "modprobe fuse; exec mounter"]));
+    for (when, becomes) in [("Asked", "keeps"), ("Always", "rewrite")] {
+        let policies = tempfile::tempdir().unwrap();
+        let looking =
+            shipped.replace("action: Rewrite", &format!("action: Rewrite\n    when: {when}"));
+        fs::write(policies.path().join("fuse.yaml"), looking).unwrap();
+        let report = report(&pod.to_string(), &["--policies", policies.path().to_str().unwrap()]);
+        let row = &report["rows"][0];
+        assert_eq!(row["becomes"], becomes, "{when}: {row}");
+        assert!(row["why"].as_str().unwrap().contains("it names `modprobe`"), "{when}: {row}");
+    }
+}
+
 /// What the report says to add is what makes the line rewrite.
 #[test]
 fn the_annotations_of_a_report_do_what_it_says() {

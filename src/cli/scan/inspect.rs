@@ -215,7 +215,11 @@ impl<'a> Inspection<'a> {
         Ok(match self.other_use(today) {
             Some(why) if outcome.becomes == Becomes::Rewrite => {
                 let why = format!("it may be privileged for more than its device: {why}");
-                Outcome::new(Becomes::Keeps, why)
+                if self.is_looked_at_unasked(today) {
+                    Outcome { why, ..outcome }
+                } else {
+                    Outcome::new(Becomes::Keeps, why)
+                }
             }
             _ => outcome,
         })
@@ -226,6 +230,11 @@ impl<'a> Inspection<'a> {
         let asks = self.own.iter().any(|(_, containers)| containers.contains(&today.at));
         let container = self.spec.container(today.at).filter(|_| today.privileged && !asks)?;
         other_use::of_container(self.spec, container)
+    }
+
+    /// Whether the line rewrites a container whatever its pod asks for.
+    fn is_looked_at_unasked(&self, today: &Today<'_>) -> bool {
+        self.policies.looking_unasked().any(|policy| today.devices.contains(&policy.device()))
     }
 
     fn without_policy(&self, today: &Today<'_>) -> Outcome {

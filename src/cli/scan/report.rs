@@ -15,7 +15,7 @@ pub(super) enum Becomes {
     Rewrite,
     /// The same, and the annotation is there already.
     AsksAlready,
-    /// It would be granted the device, and keep what it has.
+    /// It would be granted the device, and keep what it has; or it is not advised to ask.
     Keeps,
     /// The pod would be refused.
     Denied,
@@ -56,7 +56,7 @@ pub(super) struct Row {
     /// The devices of policies that these are.
     pub(super) devices: Vec<String>,
     pub(super) becomes: Becomes,
-    /// Why it becomes nothing better; empty for a rewrite.
+    /// Why it becomes nothing better; of a rewrite what to look at before, mostly nothing.
     pub(super) why: String,
     /// What the pod, or its template, would have to say.
     pub(super) annotations: BTreeMap<String, String>,
