@@ -243,6 +243,27 @@ fn planted_breaches_are_seen() {
         ("src/decision/line.rs", "pub async fn a() {}", &shell, 1, "async"),
         ("src/decision/line.rs", "fn a() { b().await }", &shell, 1, "await"),
         ("src/decision/line.rs", "#[cfg(test)]\nmod tests;\nuse std::fs;", &shell, 3, "std::fs"),
+        (
+            "src/decision/line.rs",
+            "#[cfg(test)]\nuse a::{b, c};\nuse std::fs;",
+            &shell,
+            3,
+            "std::fs",
+        ),
+        (
+            "src/decision/line.rs",
+            "#[cfg(test)]\nfn a() {}\nfn b() { std::fs::read(); }",
+            &shell,
+            3,
+            "std::fs",
+        ),
+        (
+            "src/decision/line.rs",
+            "struct A {\n#[cfg(test)]\na: u8,\nb: std::fs::File,\n}\nuse c;",
+            &shell,
+            4,
+            "std::fs",
+        ),
         ("src/decision/line.rs", "fn a() { println!(\"{}\", 'x') }", &shell, 1, "println"),
         ("src/decision/line.rs", "use super::super::server::Bound;", &shell, 1, "crate::server"),
         ("src/decision.rs", "use crate::{decision::x, metrics};", &shell, 1, "crate::metrics"),
@@ -483,17 +504,20 @@ fn bare(text: &str) -> String {
 }
 
 /// Code without what is there for tests alone: a module with its body, behind which clippy lets nothing
-/// stand, and items that end where they are named.
+/// stand, and modules and imports that are named. Whatever else is for tests is read as all code is.
 fn without_tests(bare: &str) -> String {
     let mut parts = bare.split("#[cfg(test)]");
     let mut code = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let Some((item, behind)) = part.split_once(';').filter(|(item, _)| !item.contains('{'))
-        else {
-            break;
-        };
-        code.extend(item.chars().filter(|char| *char == '\n'));
-        code.push_str(behind);
+        let (item, behind) = part.split_once(';').unwrap_or((part, ""));
+        match item.split_whitespace().next() {
+            Some("mod") if item.contains('{') => break,
+            Some("mod" | "use") => {
+                code.extend(item.chars().filter(|char| *char == '\n'));
+                code.push_str(behind);
+            }
+            _ => code.push_str(part),
+        }
     }
     code
 }
