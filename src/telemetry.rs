@@ -114,7 +114,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     let mut shown: String = chars
         .by_ref()
         .take(MAX_CHARS)
-        .map(|char| if visible(char) { char } else { '\u{fffd}' })
+        .map(|char| if is_visible(char) { char } else { '\u{fffd}' })
         .collect();
     if chars.next().is_some() {
         shown.push('…');
@@ -128,8 +128,8 @@ const MAX_CHARS: usize = 512;
 
 /// Whether a character shows as itself: no control character, no line or paragraph separator, none
 /// that changes the direction of what follows, none that takes no room (Unicode's `Bidi_Control` and
-/// `Default_Ignorable_Code_Point`).
-fn visible(char: char) -> bool {
+/// `Default_Ignorable_Code_Point`), no mark of an annotation between lines.
+pub(crate) fn is_visible(char: char) -> bool {
     !char.is_control()
         && !matches!(
             char,
@@ -146,7 +146,7 @@ fn visible(char: char) -> bool {
                 | '\u{fe00}'..='\u{fe0f}'
                 | '\u{feff}'
                 | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fff8}'
+                | '\u{fff0}'..='\u{fffb}'
                 | '\u{1bca0}'..='\u{1bca3}'
                 | '\u{1d173}'..='\u{1d17a}'
                 | '\u{e0000}'..='\u{e0fff}'

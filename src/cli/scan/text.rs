@@ -1,16 +1,11 @@
 //! Text of pods, as it may stand in a terminal or a spreadsheet.
 
+use crate::telemetry::is_visible;
+
 /// The text without what a terminal would obey: control characters, and those that turn the direction of
 /// a line or cannot be seen.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|char| if is_unseen(char) { '\u{fffd}' } else { char }).collect()
-}
-
-fn is_unseen(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    text.chars().map(|char| if is_visible(char) { char } else { '\u{fffd}' }).collect()
 }
 
 /// A cell of RFC 4180. A spreadsheet takes one that begins like a formula for one: an apostrophe in
@@ -32,7 +27,9 @@ mod tests {
 
     #[test]
     fn a_terminal_obeys_nothing() {
-        for char in ['\u{1b}', '\n', '\r', '\t', '\u{7f}', '\u{9b}', '\u{202e}', '\u{200b}'] {
+        for char in
+            ['\u{1b}', '\n', '\r', '\t', '\u{7f}', '\u{9b}', '\u{202e}', '\u{200b}', '\u{3164}']
+        {
             assert_eq!(plain(&format!("a{char}b")), "a\u{fffd}b", "{char:?}");
         }
         assert_eq!(plain("müller-☃"), "müller-☃");
