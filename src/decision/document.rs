@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::pod::Text;
 
 /// A JSON value.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Document<'a> {
     /// Not opened: the text as it came.
     Raw(&'a RawValue),

@@ -18,7 +18,8 @@ use super::pod::Spec;
 use super::request::Request;
 use super::settings::Settings;
 
-/// Renders a plan for a pod. The operations are empty when nothing changes.
+/// Renders a plan for a pod. The operations are empty when nothing changes. Of more than 10,000
+/// some may be missing: whoever asks refuses the pod.
 pub fn render(
     object: &Document<'_>,
     request: &Request<'_>,
